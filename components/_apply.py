@@ -1,0 +1,51 @@
+"""The one place where a rendered manifest becomes a Pulumi resource.
+
+The typed constructors of pulumi-kubernetes take the API's own camelCase dicts unchanged, so the manifest that the
+golden files and the schema check have seen is the very one that is applied.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
+from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
+from pulumi_kubernetes.networking.v1 import Ingress
+from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
+from pydantic.alias_generators import to_snake
+
+from manifests import Manifest
+
+Resource = TypeVar("Resource", bound=pulumi.CustomResource)
+
+_TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
+    Deployment: ("apps/v1", "Deployment"),
+    HorizontalPodAutoscaler: ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    Ingress: ("networking.k8s.io/v1", "Ingress"),
+    Namespace: ("v1", "Namespace"),
+    PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
+    Service: ("v1", "Service"),
+    ServiceAccount: ("v1", "ServiceAccount"),
+}
+_ENVELOPE = {"apiVersion", "kind"}
+
+
+def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> Resource:
+    """Declare a manifest as a resource of its type.
+
+    Args:
+        kind: The class of pulumi-kubernetes.
+        name: The resource's name in Pulumi.
+        manifest: The rendered object.
+        opts: Parent, dependencies and the rest.
+
+    Raises:
+        ValueError: If the manifest is of another kind.
+    """
+    declared = (manifest["apiVersion"], manifest["kind"])
+    if _TYPES[kind] != declared:
+        raise ValueError(f"a manifest of {declared} can't become a {kind.__name__}")
+    constructor = cast("Callable[..., Resource]", kind)
+    fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}
+    return constructor(name, **fields, opts=opts)

@@ -1,0 +1,103 @@
+"""The resources of a project, in the order in which a release must touch them."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
+from pulumi_kubernetes.core.v1 import Service, ServiceAccount
+from pulumi_kubernetes.networking.v1 import Ingress
+from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
+
+from components._apply import apply
+from manifests.workload import Workload
+from model.environment import Environment
+from model.release import RECORD_ANNOTATION, Record, Release, parse_record, rolled
+from model.stack import Application
+
+_AWAIT_MARGIN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class WorkloadArgs:
+    """What a project's component is told.
+
+    Attributes:
+        application: The project with the image to run.
+        environment: Where it runs.
+        record: What its last release recorded, None when there was none. Plain values, known at plan time.
+    """
+
+    application: Application
+    environment: Environment
+    record: Record | None = None
+
+    def wanted_record(self) -> Record:
+        """Return the record of the release that these arguments ask for.
+
+        Raises:
+            ValueError: If the application has no image.
+        """
+        image = self.application.image
+        if image is None:
+            raise ValueError(f"{self.application.gitea_name} has no image tag: a project without one is not deployed")
+        return rolled(self.record, Release(tag=image.tag, digest=image.digest))
+
+
+class WorkloadComponent(pulumi.ComponentResource):
+    """Base of ``PackageApp`` and ``FrontendApp``: the same resources, from manifests of their own kind."""
+
+    url: pulumi.Output[str | None]
+    """What a person types to reach it; None for a project without routes."""
+    service_name: pulumi.Output[str]
+    """Name of its Service, which is its name in the cluster's DNS."""
+    tag: pulumi.Output[str]
+    """The tag that runs, from the record as it was applied."""
+    release: pulumi.Output[dict[str, Any]]
+    """The record as it was applied: live slot, what each slot runs, earlier good releases."""
+
+    def _build(self, name: str, args: WorkloadArgs, workload: Workload, opts: pulumi.ResourceOptions | None) -> None:
+        # Pulumi waits for a component's `depends_on` only when it registers the component itself: hand it on.
+        child = pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
+        account = apply(ServiceAccount, name, workload.service_account, child)
+        deployment = apply(Deployment, f"{name}-main", workload.deployment, self._deployment_options(args, account))
+        apply(PodDisruptionBudget, f"{name}-main", workload.disruption_budget, child)
+        if workload.autoscaler:
+            after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
+            apply(HorizontalPodAutoscaler, f"{name}-main", workload.autoscaler, after)
+        # The record is written, and traffic is moved, only after the pods are ready.
+        after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
+        service = apply(Service, name, workload.service, after)
+        if workload.ingress:
+            apply(Ingress, name, workload.ingress, pulumi.ResourceOptions(parent=self, depends_on=[service]))
+        self._export(args, service)
+
+    def _deployment_options(self, args: WorkloadArgs, account: ServiceAccount) -> pulumi.ResourceOptions:
+        seconds = args.application.project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
+        return pulumi.ResourceOptions(
+            parent=self,
+            depends_on=[account],
+            # Longer than the Deployment's own deadline, so that the message is Kubernetes' and not a bare time-out.
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
+            # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
+            ignore_changes=["spec.replicas"] if args.application.project.autoscaling else None,
+        )
+
+    def _export(self, args: WorkloadArgs, service: Service) -> None:
+        routes = args.application.project.routes
+        self.url = pulumi.Output.from_input(args.environment.url(routes[0]) if routes else None)
+        self.service_name = service.metadata.apply(lambda metadata: str(metadata.name))
+        self.release = service.metadata.apply(
+            lambda metadata: json.loads((metadata.annotations or {}).get(RECORD_ANNOTATION, "{}"))
+        )
+        self.tag = self.release.apply(_live_tag)
+        self.register_outputs(
+            {"url": self.url, "serviceName": self.service_name, "tag": self.tag, "release": self.release}
+        )
+
+
+def _live_tag(record: dict[str, Any]) -> str:
+    parsed = parse_record(json.dumps(record))
+    return parsed.release.tag if parsed else ""

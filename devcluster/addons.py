@@ -1,0 +1,58 @@
+"""What every cluster needs besides Kubernetes itself: DNS and the ingress, as manifests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from devcluster import kubectl
+from devcluster.instance import REGISTRY_NAME, Instance
+
+MANIFESTS = Path(__file__).resolve().parent / "addons"
+
+
+@dataclass(frozen=True)
+class Addon:
+    """A Deployment that must work before a cluster counts as up.
+
+    Args:
+        name: of the Deployment, and of its manifest.
+        namespace: where it is.
+        selector: of its pods.
+        replicas: how many of them.
+    """
+
+    name: str
+    namespace: str
+    selector: str
+    replicas: int
+
+
+KUBELET_ACCESS = "kubelet-access"
+"""The manifest that a cluster needs even without add-ons."""
+
+ALL = (
+    Addon("coredns", "kube-system", "k8s-app=kube-dns", replicas=2),
+    Addon("traefik", "ingress", "app=traefik", replicas=1),
+)
+
+
+def render(instance: Instance, name: str) -> str:
+    """Return the manifest `name` of the directory `addons` with the instance's values in it."""
+    values = {
+        "registry": REGISTRY_NAME,
+        "hub_address": str(instance.hub.address),
+        "dns_address": str(instance.dns_address),
+        "ingress_node": instance.nodes[0].name,
+    }
+    return Template((MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
+
+
+def apply(instance: Instance, names: list[str]) -> None:
+    """Apply manifests server-side; what is right already stays untouched.
+
+    Raises:
+        SetupError: the API refused one.
+    """
+    manifests = "---\n".join(render(instance, name) for name in names)
+    options = ["--server-side", "--force-conflicts", "--field-manager=devcluster", "--filename=-"]
+    kubectl.run(instance, "apply", *options, text=manifests)

@@ -1,0 +1,50 @@
+"""Running other programs: their output is kept, and what they said is part of the error when they fail."""
+
+import subprocess
+from collections.abc import Sequence
+
+from devcluster.failure import SetupError
+
+TIMEOUT_SECONDS = 120.0
+TAIL_CHARACTERS = 2000
+
+
+def run(command: Sequence[str], *, text: str = "", timeout: float = TIMEOUT_SECONDS) -> str:
+    """Run a program and return what it wrote to standard output.
+
+    Args:
+        command: its argument list; never put a secret there.
+        text: given to its standard input.
+        timeout: in seconds; it is killed then.
+
+    Raises:
+        SetupError: it failed, took too long, or is not installed.
+    """
+    finished = attempt(command, text=text, timeout=timeout)
+    if finished.returncode != 0:
+        said = (finished.stderr or finished.stdout).strip()
+        raise SetupError(f"`{_short(command)}` failed (exit code {finished.returncode})", said[-TAIL_CHARACTERS:])
+    return finished.stdout
+
+
+def attempt(
+    command: Sequence[str], *, text: str = "", timeout: float = TIMEOUT_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run a program whose failure is an answer too.
+
+    Raises:
+        SetupError: it took too long, or is not installed.
+    """
+    try:
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=timeout, check=False, errors="replace"
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"`{_short(command)}` did not end within {timeout:.0f} s") from error
+    except FileNotFoundError as error:
+        raise SetupError(f"the program {command[0]} is missing: install it") from error
+
+
+def _short(command: Sequence[str]) -> str:
+    words = [word if len(word) <= 60 else f"{word[:57]}..." for word in command]  # noqa: PLR2004 - one line
+    return " ".join(words[:8]) + (" ..." if len(words) > 8 else "")  # noqa: PLR2004 - one line

@@ -1,0 +1,3 @@
+module package-platform/samples/backend
+
+go 1.26.0

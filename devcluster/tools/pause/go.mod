@@ -1,0 +1,3 @@
+module package-platform/tools/pause
+
+go 1.26.0

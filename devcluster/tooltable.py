@@ -1,0 +1,183 @@
+"""The table of programs that are built from pinned Go modules, and of what they need to run. Data only.
+
+Every row is a folder below `devcluster/` with a `go.mod` and a `go.sum`, which pin each module of the build.
+Raising a version: change it in the row and in `go.mod`, run `go mod tidy` in that folder, run the unit tests
+(they compare both).
+"""
+
+from dataclasses import dataclass
+
+KUBERNETES = "v1.37.2"
+PULUMI = "v3.259.0"
+KUBERNETES_PROVIDER = "v2.0.0"
+COREDNS = "v1.15.0"
+TRAEFIK = "v3.7.10"
+
+_COMPONENT_VERSION = "k8s.io/component-base/version"
+_KUBERNETES_FLAGS = (
+    f"-X {_COMPONENT_VERSION}.gitVersion={KUBERNETES}",
+    f"-X {_COMPONENT_VERSION}.gitMajor=1",
+    f"-X {_COMPONENT_VERSION}.gitMinor={KUBERNETES.split('.')[1]}",
+    f"-X {_COMPONENT_VERSION}.gitCommit=goproxy",
+    f"-X {_COMPONENT_VERSION}.gitTreeState=clean",
+    f"-X {_COMPONENT_VERSION}.buildDate=1970-01-01T00:00:00Z",
+    f"-X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}",
+)
+
+
+@dataclass(frozen=True)
+class ModuleFile:
+    """A file that a module ships and that belongs beside the built program.
+
+    Attributes:
+        module: path of the module, required by the tool's own `go.mod`.
+        path: where the file is inside the module.
+    """
+
+    module: str
+    path: str
+
+
+@dataclass(frozen=True)
+class SlimModule:
+    """A module that is replaced by a smaller copy of itself, made anew for each build.
+
+    Attributes:
+        module: path of the module to copy, required by the tool's own `go.mod`.
+        folder: where the copy goes, relative to the tool's folder; `go.mod` has `replace <module> => ./<folder>`.
+        overlay: (file of the tool's folder, path inside the copy that it replaces).
+    """
+
+    module: str
+    folder: str
+    overlay: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class SystemProgram:
+    """A program that comes with the operating system.
+
+    Attributes:
+        path: an absolute path, or a name that is looked for on PATH and in the `sbin` folders.
+        package: the Debian package that holds it.
+    """
+
+    path: str
+    package: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One program built by `go build`.
+
+    Attributes:
+        name: of the program, and of its folder unless `folder` says otherwise.
+        package: what `go build` is given: an import path, or `.` for a main package in the folder itself.
+        folder: the Go module, relative to `devcluster/`; `tools/<name>` when empty.
+        module: path of the module that the tool is about; empty when all its code is in the folder.
+        version: of `module`.
+        link_flags: given to the linker, besides `-s -w`.
+        aliases: further names under which the program is called.
+        files: shipped files that go beside it.
+        slim: a dependency that is cut down before the build.
+        needs: programs of the operating system without which it does not work.
+    """
+
+    name: str
+    package: str
+    folder: str = ""
+    module: str = ""
+    version: str = ""
+    link_flags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    files: tuple[ModuleFile, ...] = ()
+    slim: SlimModule | None = None
+    needs: tuple[SystemProgram, ...] = ()
+
+
+NODE_PROGRAMS = (
+    SystemProgram("containerd", "containerd"),
+    SystemProgram("runc", "runc"),
+    SystemProgram("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    SystemProgram("iptables", "iptables"),
+    SystemProgram("conntrack", "conntrack"),
+    SystemProgram("ip", "iproute2"),
+    SystemProgram("sysctl", "procps"),
+    SystemProgram("nsenter", "util-linux"),
+    SystemProgram("unshare", "util-linux"),
+    SystemProgram("mount", "mount"),
+)
+
+TOOLS = (
+    Tool(
+        "pulumi",
+        package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        module="github.com/pulumi/pulumi/pkg/v3",
+        version=PULUMI,
+        link_flags=(f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",),
+    ),
+    # The last language host that was published inside a Go module; it serves current SDKs and engines.
+    Tool(
+        "pulumi-language-python",
+        package="github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python",
+        module="github.com/pulumi/pulumi/sdk/v3",
+        version="v3.79.0",
+        files=(
+            ModuleFile(
+                "github.com/pulumi/pulumi/sdk/v3",
+                "python/cmd/pulumi-language-python-exec",
+            ),
+        ),
+    ),
+    # The only provider release that is a tagged Go module; the stock 4.x plugin is a download.
+    Tool(
+        "pulumi-resource-kubernetes",
+        package=".",
+        module="github.com/pulumi/pulumi-kubernetes/provider/v2",
+        version=KUBERNETES_PROVIDER,
+    ),
+    Tool(
+        "hyperkube",
+        package=".",
+        module="k8s.io/kubernetes",
+        version=KUBERNETES,
+        link_flags=_KUBERNETES_FLAGS,
+        aliases=("kubectl",),
+        needs=NODE_PROGRAMS,
+    ),
+    Tool(
+        "crane",
+        package="github.com/google/go-containerregistry/cmd/crane",
+        module="github.com/google/go-containerregistry",
+        version="v0.22.1",
+    ),
+    Tool(
+        "registry",
+        package="github.com/distribution/distribution/v3/cmd/registry",
+        module="github.com/distribution/distribution/v3",
+        version="v3.1.2",
+    ),
+    Tool("coredns", package=".", module="github.com/coredns/coredns", version=COREDNS),
+    Tool(
+        "traefik",
+        package="github.com/traefik/traefik/v3/cmd/traefik",
+        module="github.com/traefik/traefik/v3",
+        version=TRAEFIK,
+        link_flags=(f"-X github.com/traefik/traefik/v3/pkg/version.Version={TRAEFIK[1:]}",),
+        # The dev cluster asks no public CA for certificates: some 180 cloud SDKs need not be compiled.
+        slim=SlimModule(
+            "github.com/go-acme/lego/v5",
+            folder="lego",
+            overlay=(("overlay/dns_providers.go", "providers/dns/zz_gen_dns_providers.go"),),
+        ),
+    ),
+    Tool(
+        "vegeta",
+        package="github.com/tsenart/vegeta/v12",
+        module="github.com/tsenart/vegeta/v12",
+        version="v12.13.0",
+    ),
+    Tool("imagebuild", package="."),
+    Tool("pause", package="."),
+    Tool("backend", package=".", folder="samples/backend"),
+)

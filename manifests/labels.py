@@ -1,0 +1,40 @@
+"""Labels and annotations: one set for every object of a project.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+"""
+
+from model.names import SlotName, label_value
+from model.stack import Application
+
+PART_OF = "package-system"
+"""The small-parcel system (小包系统), which all the projects make up."""
+GITEA_PROJECT = "package-platform/gitea-project"
+"""Annotation with the exact name of the Gitea project."""
+SLOT = "slot"
+"""Label that tells a project's Deployments apart; part of their immutable selectors, so it is there from day one."""
+
+
+def selector(application: Application, slot: SlotName) -> dict[str, str]:
+    """Return the labels by which a slot's Deployment finds its pods; they can never change."""
+    return {"app.kubernetes.io/name": application.name, SLOT: slot}
+
+
+def labels(application: Application, environment: str) -> dict[str, str]:
+    """Return the labels of every object of a project, without the version, which changes with each release."""
+    return {
+        "app.kubernetes.io/name": application.name,
+        "app.kubernetes.io/instance": label_value(f"{application.name}-{environment}"),
+        "app.kubernetes.io/component": application.project.kind,
+        "app.kubernetes.io/part-of": PART_OF,
+        "app.kubernetes.io/managed-by": "pulumi",
+    }
+
+
+def version_label(application: Application) -> dict[str, str]:
+    """Return the label that shows people the tag; empty while nothing is deployed."""
+    return {"app.kubernetes.io/version": label_value(application.image.tag)} if application.image else {}
+
+
+def annotations(application: Application) -> dict[str, str]:
+    """Return the annotations of every object of a project."""
+    return {GITEA_PROJECT: application.gitea_name}

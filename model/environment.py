@@ -1,0 +1,68 @@
+"""An environment: where the projects run. It is the part ``package-platform:environment`` of a stack file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
+from model.project import Route
+
+
+class Registry(Frozen):
+    """The image registry (Harbor)."""
+
+    host: RegistryHost
+    """Begins every image reference: ``harbor.example.com``."""
+    pin_digests: bool = True
+    """Ask the registry for each tag's digest and run that: a tag that is missing is an error before anything
+    changes, and a tag that is pushed anew can't change what runs. False only where the registry can't be reached
+    from where ``pulumi`` runs."""
+
+
+class Ingress(Frozen):
+    """The way in from outside the cluster."""
+
+    dialect: Literal["nginx", "alb"] = "nginx"
+    """Annotations of the ingress controller: ``nginx`` (also Traefik in its compatible mode) or ``alb`` (ACK)."""
+    class_name: DnsLabel = "nginx"
+    """``ingressClassName`` of every Ingress."""
+    scheme: Literal["http", "https"] = "http"
+    """How clients call it; part of the printed URLs."""
+    address: Address | None = None
+    """``ip:port`` to connect to where the host names don't resolve; printed with the URLs."""
+
+
+class Environment(Frozen):
+    """Where a stack puts its projects."""
+
+    name: DnsLabel
+    """Name of the environment, by default the stack's: ``test``, ``uat``, ``prod``."""
+    namespace: DnsLabel
+    """Namespace of all its projects."""
+    domain: HostName
+    """Below it the routes' short host names are put: ``api`` → ``api.<domain>``."""
+    registry: Registry
+    """The image registry."""
+    ingress: Ingress = Ingress()
+    """The way in."""
+    allow_latest: bool = False
+    """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
+    spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)
+    """Node labels over which a project's pods are spread evenly: nodes, and zones where there are any."""
+
+    def host(self, route: Route) -> str:
+        """Return a route's full host name."""
+        return route.host if "." in route.host else f"{route.host}.{self.domain}"
+
+    def url(self, route: Route) -> str:
+        """Return what a person types to reach a route."""
+        return f"{self.ingress.scheme}://{self.host(route)}{route.path}"
+
+
+def environment_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``package-platform:environment``, so that editors complete and check it."""
+    schema = Environment.model_json_schema()
+    schema["required"] = [name for name in schema["required"] if name != "name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,171 @@
+"""Small checked types that the models are made of; each refuses bad input with a line a person can act on."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, cast, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from model.names import LABEL_LIMIT
+
+
+class Frozen(BaseModel):
+    """Base of all models: immutable, no unknown keys, no silent conversion (``"2"`` is not a number).
+
+    Fields have Python's form of name in Python (``drain_seconds``), Kubernetes' in YAML and JSON (``drainSeconds``).
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        serialize_by_alias=True,
+    )
+
+
+_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+_REGISTRY_HOST = re.compile(r"(localhost|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:[0-9]{1,5})?\Z")
+# https://github.com/distribution/reference: tag
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?|\.[0-9]+)(?P<unit>m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
+_URL_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*\Z")
+_ENVIRONMENT_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ADDRESS = re.compile(r"(?P<host>[0-9]{1,3}(\.[0-9]{1,3}){3}|[a-z0-9]([-a-z0-9.]*[a-z0-9])?):(?P<port>[0-9]{1,5})\Z")
+_HIGHEST_PORT = 65535
+
+
+def _dns_label(value: str) -> str:
+    if not _DNS_LABEL.match(value) or len(value) > LABEL_LIMIT:
+        raise ValueError(
+            f"{value!r} is no DNS label: lower-case letters, digits and '-', first a letter, at most {LABEL_LIMIT}"
+        )
+    return value
+
+
+def _host_name(value: str) -> str:
+    if not _HOST_NAME.match(value) or any(len(label) > LABEL_LIMIT for label in value.split(".")):
+        raise ValueError(f"{value!r} is no host name: lower-case DNS labels joined by '.', no scheme, port or path")
+    return value
+
+
+def _registry_host(value: str) -> str:
+    host, _, port = value.partition(":")
+    if not _REGISTRY_HOST.match(value) or ("." not in host and not port and host != "localhost"):
+        raise ValueError(
+            f"{value!r} is no registry: a host name with a '.' or a port, such as harbor.example.com (no scheme)"
+        )
+    return value
+
+
+def _tag(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        text = str(value)
+        raise ValueError(f'{text} is a number, not a tag: quote it ("{text}")')  # noqa: TRY004 - pydantic's protocol
+    if isinstance(value, str) and not _TAG.match(value):
+        raise ValueError(
+            f"{value!r} is no image tag: letters, digits, '_', '.' and '-', first a letter, digit or '_', at most 128"
+        )
+    return value
+
+
+def _quantity(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and not _QUANTITY.match(value):
+        raise ValueError(f"{value!r} is no Kubernetes quantity: a number and a unit, such as 250m, 0.5, 128Mi, 2Gi")
+    return value
+
+
+def _url_path(value: str) -> str:
+    if not _URL_PATH.match(value):
+        raise ValueError(f"{value!r} is no URL path: it starts with '/' and has no query, fragment or space")
+    if "//" in value or any(part in {".", ".."} for part in value.split("/")):
+        raise ValueError(f"{value!r} is no plain URL path: '//', '.' and '..' are not allowed")
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not _ENVIRONMENT_VARIABLE.match(value):
+        raise ValueError(f"{value!r} is no environment variable name: letters, digits and '_', first no digit")
+    return value
+
+
+def _address(value: str) -> str:
+    match = _ADDRESS.match(value)
+    if not match or not 0 < int(match["port"]) <= _HIGHEST_PORT:
+        raise ValueError(f"{value!r} is no address: host:port, such as 10.0.0.10:80")
+    return value
+
+
+DnsLabel = Annotated[str, AfterValidator(_dns_label)]
+"""A DNS label, the form of a Kubernetes namespace or Service."""
+HostName = Annotated[str, AfterValidator(_host_name)]
+"""A lower-case host name of one or more labels."""
+RegistryHost = Annotated[str, AfterValidator(_registry_host)]
+"""A registry as it begins an image reference: ``harbor.example.com`` or ``10.0.0.5:5000``."""
+Tag = Annotated[str, BeforeValidator(_tag)]
+"""An image tag; a bare number is refused with the advice to quote it."""
+Quantity = Annotated[str, BeforeValidator(_quantity, json_schema_input_type=str | int)]
+"""A Kubernetes quantity (``250m`` CPU, ``128Mi`` bytes)."""
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+"""An absolute URL path."""
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+"""A name of an environment variable."""
+Address = Annotated[str, AfterValidator(_address)]
+"""``host:port`` to connect to."""
+Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
+"""A TCP port that a process without privileges may listen on is 1024 or higher; any port is accepted here."""
+Seconds = Annotated[int, Field(ge=0, le=3600)]
+"""A duration in whole seconds, up to an hour."""
+Count = Annotated[int, Field(ge=0, le=1000)]
+"""A number of pods."""
+Percent = Annotated[int, Field(ge=1, le=100)]
+"""A whole percentage."""
+
+_UNITS: dict[str | None, float] = {
+    None: 1.0,
+    "m": 1e-3,
+    **{unit: 1000.0 ** (power + 1) for power, unit in enumerate("kMGTPE")},
+    **{f"{unit}i": 1024.0 ** (power + 1) for power, unit in enumerate("KMGTPE")},
+}
+
+
+def quantity_value(quantity: str) -> float:
+    """Return a quantity in its base unit: ``250m`` → 0.25 (cores), ``1Ki`` → 1024.0 (bytes)."""
+    match = _QUANTITY.match(quantity)
+    if match is None:
+        raise ValueError(f"{quantity!r} is no Kubernetes quantity")
+    return float(match["number"]) * _UNITS[match["unit"]]
+
+
+def plain_mapping(data: object) -> dict[str, Any] | None:
+    """Return parsed YAML as a mapping with text keys, None when it is something else."""
+    return {str(key): value for key, value in cast("dict[Any, Any]", data).items()} if isinstance(data, dict) else None
+
+
+def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``override`` laid over it: mappings merge key by key, all else is replaced."""
+    result = dict(base)
+    for key, value in override.items():
+        below, above = plain_mapping(result.get(key)), plain_mapping(value)
+        result[key] = value if below is None or above is None else merged(below, above)
+    return result
+
+
+def field_names(*models: type[BaseModel]) -> list[str]:
+    """Return the names of all fields of the models and of the models inside them, for suggestions."""
+    names: dict[str, None] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            names[field.alias or name] = None
+            for inner in (field.annotation, *get_args(field.annotation)):
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    names.update(dict.fromkeys(field_names(inner)))
+    return list(names)

@@ -1,0 +1,307 @@
+"""A Gitea project as its file in ``projects/`` describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from model.fields import (
+    Count,
+    Frozen,
+    HostName,
+    Percent,
+    Port,
+    Quantity,
+    Seconds,
+    UrlPath,
+    VariableName,
+    field_names,
+    merged,
+    plain_mapping,
+    quantity_value,
+)
+from model.problems import Problem, SettingsError, from_validation
+
+LARGEST_GRACE_SECONDS = 3600
+
+
+class Route(Frozen):
+    """One host and path at the ingress that leads to the project."""
+
+    host: HostName
+    """Host name. Without a ``.`` it is put below the environment's ``domain`` (``api`` → ``api.test.example.com``);
+    with one it is used as it is."""
+    path: UrlPath = "/"
+    """Path prefix; the project sees the whole path, nothing is cut off."""
+
+
+class Probe(Frozen):
+    """How the kubelet asks a container over HTTP."""
+
+    path: UrlPath
+    """Path to ``GET`` on the project's port; a status from 200 to 399 is a yes."""
+    period_seconds: Annotated[int, Field(ge=1, le=300)] = 2
+    """Seconds from one question to the next."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=60)] = 2
+    """Seconds after which no answer is a no."""
+    failure_threshold: Annotated[int, Field(ge=1, le=300)] = 3
+    """This many no in a row count."""
+
+
+class Probes(Frozen):
+    """The three questions of the kubelet."""
+
+    startup: Probe
+    """Asked first and until its first yes; its limit (period x threshold) is the time that a start may take."""
+    readiness: Probe
+    """Asked all the time; a pod that says no gets no requests."""
+    liveness: Probe
+    """Asked all the time; a container that says no is restarted."""
+
+
+class ComputeResources(Frozen):
+    """CPU (cores) and memory (bytes)."""
+
+    cpu: Quantity | None = None
+    """Cores, ``250m`` = a quarter."""
+    memory: Quantity | None = None
+    """Bytes, ``128Mi``."""
+
+
+class Resources(Frozen):
+    """What a container is promised and what it may take at most."""
+
+    requests: ComputeResources = ComputeResources(cpu="50m", memory="64Mi")
+    """Promised: the scheduler counts it."""
+    limits: ComputeResources = ComputeResources(memory="512Mi")
+    """At most. No CPU limit by default: it throttles at start-up and gains nothing where requests are set."""
+
+    @model_validator(mode="after")
+    def _requests_fit(self) -> Self:
+        for name in ("cpu", "memory"):
+            request, limit = getattr(self.requests, name), getattr(self.limits, name)
+            if request and limit and quantity_value(request) > quantity_value(limit):
+                raise ValueError(f"requests.{name} {request} is over limits.{name} {limit}")
+        return self
+
+
+class Autoscaling(Frozen):
+    """A HorizontalPodAutoscaler on CPU use; the cluster needs a metrics server."""
+
+    min_replicas: Annotated[Count, Field(ge=1)] = 2
+    """Fewest pods."""
+    max_replicas: Annotated[Count, Field(ge=1)]
+    """Most pods."""
+    cpu_percent: Percent = 70
+    """Aim, in percent of ``resources.requests.cpu``."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"minReplicas {self.min_replicas} is over maxReplicas {self.max_replicas}")
+        return self
+
+
+class Shutdown(Frozen):
+    """How a pod leaves without losing a request.
+
+    It is taken out of the endpoints at once, keeps serving for ``preStopSeconds`` while every proxy learns of it,
+    then gets the stop signal and ``drainSeconds`` to finish.
+    """
+
+    pre_stop_seconds: Seconds = 5
+    """Seconds between leaving the endpoints and the stop signal (``lifecycle.preStop.sleep``). 0 switches the
+    protection off."""
+    drain_seconds: Seconds = 30
+    """Seconds from the stop signal to the kill; 30 is also .NET's own default shutdown time-out."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.pre_stop_seconds + self.drain_seconds > LARGEST_GRACE_SECONDS:
+            raise ValueError(f"preStopSeconds + drainSeconds is over {LARGEST_GRACE_SECONDS}")
+        return self
+
+
+class Rollout(Frozen):
+    """The pace of a release."""
+
+    max_surge: Percent = 25
+    """Percent of pods that may run beyond ``replicas`` during a rolling release, rounded up (so at least one)."""
+    min_ready_seconds: Seconds = 2
+    """Seconds that a new pod must have been ready before an old one goes."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
+    """Seconds without progress after which a release counts as failed."""
+
+
+class ProjectBase(Frozen):
+    """What back ends and front ends have in common."""
+
+    description: str = ""
+    """What people call it, for instance 管理后台Api."""
+    image: str | None = Field(default=None, pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")
+    """Image repository below the registry; by default ``back/<name>`` or ``front/<name>``, in lower case."""
+    port: Annotated[Port, Field(ge=1024)] = 8080
+    """Port that the container listens on; 1024 or higher, as it runs without privileges."""
+    replicas: Count = 2
+    """Pods; with ``autoscaling`` only the number at creation."""
+    singleton: bool = False
+    """True for what must never run twice (a task runner): one pod, stopped before its successor starts, so a
+    release has a gap."""
+    routes: tuple[Route, ...] = ()
+    """Where the ingress offers it; none for a project that is called only inside the cluster."""
+    strategy: Literal["rolling"] = "rolling"
+    """How a release replaces the running one."""
+    env: Mapping[VariableName, str] = Field(default_factory=dict)
+    """Plain environment variables. No secrets here: this file is in Git."""
+    probes: Probes
+    """Health questions."""
+    resources: Resources = Resources()
+    """CPU and memory."""
+    autoscaling: Autoscaling | None = None
+    """Scale by load; off by default."""
+    shutdown: Shutdown = Shutdown()
+    """How a pod leaves."""
+    rollout: Rollout = Rollout()
+    """The pace of a release."""
+    run_as_user: Annotated[int, Field(ge=1, le=4294967295)] | None = None
+    """Numeric user id, needed only where the image names its user by a word; never root."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.singleton and self.autoscaling:
+            raise ValueError("a singleton can't have autoscaling: remove one of the two")
+        if self.singleton and self.replicas != 1:
+            raise ValueError(f"a singleton has replicas: 1, not {self.replicas}")
+        startup = self.probes.startup
+        limit = startup.period_seconds * startup.failure_threshold
+        if limit >= self.rollout.progress_deadline_seconds:
+            raise ValueError(
+                f"probes.startup allows {limit} s, which must stay below rollout.progress_deadline_seconds "
+                f"({self.rollout.progress_deadline_seconds}), or a slow start is reported as a hanging release"
+            )
+        doubles = [route for index, route in enumerate(self.routes) if route in self.routes[:index]]
+        if doubles:
+            raise ValueError(f"routes has {doubles[0].host}{doubles[0].path} twice")
+        return self
+
+
+class BackendProject(ProjectBase):
+    """A back end: an HTTP service, usually .NET."""
+
+    kind: Literal["backend"]
+    """``backend``."""
+    probes: Probes = Probes(
+        startup=Probe(path="/healthz/startup", period_seconds=1, failure_threshold=120),
+        readiness=Probe(path="/healthz/ready"),
+        liveness=Probe(path="/healthz/live", period_seconds=10, timeout_seconds=5),
+    )
+
+
+class FrontendProject(ProjectBase):
+    """A front end: static files behind nginx."""
+
+    kind: Literal["frontend"]
+    """``frontend``."""
+    probes: Probes = Probes(
+        startup=Probe(path="/healthz", period_seconds=1, failure_threshold=60),
+        readiness=Probe(path="/healthz"),
+        liveness=Probe(path="/healthz", period_seconds=10, timeout_seconds=5),
+    )
+    resources: Resources = Resources(
+        requests=ComputeResources(cpu="20m", memory="32Mi"), limits=ComputeResources(memory="128Mi")
+    )
+
+
+Project = BackendProject | FrontendProject
+ENVIRONMENTS = "environments"
+"""Key of a project file below which fields are overridden per environment."""
+
+_PROJECT: TypeAdapter[Project] = TypeAdapter(Annotated[Project, Field(discriminator="kind")])
+_MODELS: Mapping[str, type[ProjectBase]] = {"backend": BackendProject, "frontend": FrontendProject}
+
+
+def parse_project(file: str, data: object, environment: str) -> Project:
+    """Check a project file's content, overrides of every environment included, and apply those of one.
+
+    Args:
+        file: Name of the file, for errors.
+        data: The parsed file.
+        environment: Name of the environment; the part ``environments.<name>`` is laid over the rest.
+
+    Raises:
+        SettingsError: With every problem of the file.
+    """
+    fields = plain_mapping(data)
+    if fields is None:
+        raise SettingsError([Problem(file, "", "must be a mapping of fields, the first one `kind: backend`")])
+    own = {key: value for key, value in fields.items() if key != ENVIRONMENTS}
+    overrides, problems = _overrides(file, fields.get(ENVIRONMENTS, {}))
+    known = _known_fields(own)
+    project = _checked(file, own, "", known, problems)
+    for name, override in overrides.items():
+        resolved = _checked(file, merged(own, override), f"{ENVIRONMENTS}.{name}", known, problems)
+        if name == environment:
+            project = resolved
+    if problems or project is None:
+        raise SettingsError(problems)
+    return project
+
+
+def _overrides(file: str, data: object) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    by_name = plain_mapping(data)
+    if by_name is None:
+        return {}, [Problem(file, ENVIRONMENTS, "must map an environment's name to the fields that differ there")]
+    good: dict[str, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for name, value in by_name.items():
+        fields = plain_mapping(value)
+        if fields is None:
+            problems.append(Problem(file, f"{ENVIRONMENTS}.{name}", "must be a mapping of fields"))
+        elif "kind" in fields:
+            problems.append(Problem(file, f"{ENVIRONMENTS}.{name}.kind", "the kind is the same in every environment"))
+        else:
+            good[name] = fields
+    return good, problems
+
+
+def _checked(file: str, data: dict[str, Any], prefix: str, known: list[str], problems: list[Problem]) -> Project | None:
+    """Validate as JSON would be: lists become tuples, but no text becomes a number and no number a text."""
+    try:
+        return _PROJECT.validate_json(json.dumps(data), by_alias=True, by_name=False)
+    except ValidationError as error:
+        own = {(problem.field, problem.message) for problem in problems if problem.file == file}
+        found = from_validation(file, error, known=known, skip_first=data.get("kind") in _MODELS)
+        # What the file itself says wrong is said once, not again for each environment that inherits it.
+        fresh = [problem for problem in found if (problem.field, problem.message) not in own]
+        problems += [replace(each, field=f"{prefix}.{each.field}" if prefix else each.field) for each in fresh]
+        return None
+
+
+def _known_fields(data: dict[str, Any]) -> list[str]:
+    models = [_MODELS[data["kind"]]] if data.get("kind") in _MODELS else list(_MODELS.values())
+    return [*field_names(*models), ENVIRONMENTS]
+
+
+def project_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a project file, so that editors complete and check it."""
+    schema = _PROJECT.json_schema()
+    for model in _MODELS.values():
+        definition = schema["$defs"][model.__name__]
+        override = {key: value for key, value in definition["properties"].items() if key != "kind"}
+        definition["properties"] = {
+            **definition["properties"],
+            ENVIRONMENTS: {
+                "type": "object",
+                "description": "Environment name → the fields that differ there, laid over the rest of the file.",
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": override,
+                    "additionalProperties": False,
+                },
+            },
+        }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A Gitea project", **schema}

@@ -1,0 +1,247 @@
+"""A stack: one environment with the projects that it runs, checked as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from model.environment import Environment
+from model.fields import Frozen, Tag, field_names, plain_mapping
+from model.names import InvalidName, collisions, image_repository, kubernetes_name
+from model.problems import Problem, SettingsError, from_validation, nearest
+from model.project import ENVIRONMENTS, Project, parse_project
+
+NAMESPACE = "package-platform"
+"""Namespace of our keys in a stack file."""
+
+
+class Image(Frozen):
+    """One image of a project."""
+
+    repository: str
+    """With the registry's host: ``harbor.example.com/back/sjzy.package.api``."""
+    tag: Tag
+    """The tag that people use."""
+    digest: str | None = None
+    """``sha256:…`` that the tag stood for when it was asked of the registry."""
+
+    @property
+    def reference(self) -> str:
+        """What the kubelet is told: ``repository:tag@digest``; the digest decides, the tag is for people."""
+        return f"{self.repository}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+class Selection(Frozen):
+    """Which of the project files belong to this stack, for an environment that is split into several stacks."""
+
+    include: tuple[str, ...] = ("*",)
+    """Globs of Gitea project names that belong to it."""
+    exclude: tuple[str, ...] = ()
+    """Globs of those that don't, stronger than ``include``."""
+
+    def selects(self, gitea_name: str) -> bool:
+        """Tell whether a project belongs to the stack."""
+        return any(fnmatchcase(gitea_name, glob) for glob in self.include) and not any(
+            fnmatchcase(gitea_name, glob) for glob in self.exclude
+        )
+
+
+class StackConfig(Frozen):
+    """Our part of a stack file, as it is written."""
+
+    environment: Environment
+    """Where the projects run."""
+    tags: Mapping[str, Tag] = Field(default_factory=dict)
+    """Gitea project → image tag. A project without one is declared but not deployed."""
+    projects: Selection = Selection()
+    """Which projects belong to this stack."""
+    platform: bool = True
+    """Whether this stack owns the namespace; exactly one stack of an environment does."""
+
+
+class Application(Frozen):
+    """A project in one environment, ready to be rendered."""
+
+    gitea_name: str
+    """The project's name in Gitea: ``SJZY.Package.Api``."""
+    file: str
+    """Its file, for errors."""
+    project: Project = Field(discriminator="kind")
+    """What the file says for this environment."""
+    image: Image | None
+    """What to run; None for a project that has no tag yet."""
+
+    @property
+    def name(self) -> str:
+        """The project's name in Kubernetes."""
+        return kubernetes_name(self.gitea_name)
+
+
+class Stack(Frozen):
+    """One environment with its projects."""
+
+    environment: Environment
+    applications: tuple[Application, ...]
+    """In the order of their Gitea names."""
+    platform: bool = True
+
+    @property
+    def deployed(self) -> tuple[Application, ...]:
+        """The projects that have a tag."""
+        return tuple(application for application in self.applications if application.image)
+
+    @property
+    def waiting(self) -> tuple[Application, ...]:
+        """The projects that are declared but have no tag."""
+        return tuple(application for application in self.applications if not application.image)
+
+
+def parse_config(file: str, stack: str, data: Mapping[str, Any]) -> StackConfig:
+    """Check our part of a stack file.
+
+    Args:
+        file: Name of the stack file, for errors.
+        stack: Name of the stack, which is the environment's name unless it says another.
+        data: Our keys without their ``package-platform:``.
+
+    Raises:
+        SettingsError: With every problem of it.
+    """
+    environment = plain_mapping(data.get("environment"))
+    if environment is not None:
+        data = {**data, "environment": {"name": stack, **environment}}
+    try:
+        return StackConfig.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise SettingsError(
+            from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
+        ) from None
+
+
+def parse_stack(
+    file: str,
+    stack: str,
+    data: Mapping[str, Any],
+    files: Mapping[str, object],
+    environments: Sequence[str] = (),
+) -> Stack:
+    """Check a stack's config and all project files, each by itself and against each other, and put them together.
+
+    Args:
+        file: Name of the stack file, for errors.
+        stack: Name of the stack.
+        data: Our keys of the stack file without their ``package-platform:``.
+        files: Project file (``projects/SJZY.Package.Api.yaml``) → its parsed content.
+        environments: Names of all environments that exist; a project file that speaks of another is refused.
+            Empty when they are not known.
+
+    Raises:
+        SettingsError: With every problem of all files.
+    """
+    problems: list[Problem] = []
+    config: StackConfig | None = None
+    try:
+        config = parse_config(file, stack, data)
+    except SettingsError as error:
+        problems += error.problems
+    by_name = {gitea_name(path): path for path in files}
+    problems += _names(by_name)
+    projects: dict[str, Project] = {}
+    for path, content in sorted(files.items()):
+        problems += _unknown_environments(path, content, environments)
+        try:
+            projects[path] = parse_project(path, content, config.environment.name if config else stack)
+        except SettingsError as error:
+            problems += error.problems
+    if config is None:
+        raise SettingsError(problems)
+    problems += _wrong_tags(file, config, list(by_name))
+    problems += _shared_routes(config.environment, projects)
+    if problems:
+        raise SettingsError(problems)
+    applications = tuple(
+        _application(path, project, config)
+        for path, project in projects.items()
+        if config.projects.selects(gitea_name(path))
+    )
+    return Stack(environment=config.environment, applications=applications, platform=config.platform)
+
+
+def gitea_name(path: str) -> str:
+    """Return the Gitea project that a project file is about: its file name without the ending."""
+    return path.rsplit("/", 1)[-1].removesuffix(".yaml")
+
+
+def _application(path: str, project: Project, config: StackConfig) -> Application:
+    name = gitea_name(path)
+    tag = config.tags.get(name)
+    repository = f"{config.environment.registry.host}/{project.image or image_repository(project.kind, name)}"
+    image = Image(repository=repository, tag=tag) if tag else None
+    return Application(gitea_name=name, file=path, project=project, image=image)
+
+
+def _names(files: Mapping[str, str]) -> list[Problem]:
+    problems = [
+        Problem(files[second], "", f"shares the Kubernetes name {name!r} with {files[first]}: rename one project")
+        for first, second, name in collisions(files)
+    ]
+    for name, path in files.items():
+        try:
+            kubernetes_name(name)
+            image_repository("backend", name)
+        except InvalidName as error:
+            problems.append(Problem(path, "", str(error)))
+    return problems
+
+
+def _unknown_environments(path: str, data: object, environments: Sequence[str]) -> list[Problem]:
+    overrides = plain_mapping((plain_mapping(data) or {}).get(ENVIRONMENTS))
+    if overrides is None or not environments:
+        return []
+    return [
+        Problem(
+            path,
+            f"{ENVIRONMENTS}.{name}",
+            f"there is no environment {name!r}, only {', '.join(sorted(environments))}{nearest(name, environments)}",
+        )
+        for name in overrides
+        if name not in environments
+    ]
+
+
+def _shared_routes(environment: Environment, projects: Mapping[str, Project]) -> list[Problem]:
+    owners: dict[str, str] = {}
+    problems: list[Problem] = []
+    for path, project in projects.items():
+        for index, route in enumerate(project.routes):
+            where = f"{environment.host(route)}{route.path.rstrip('/') or '/'}"
+            owner = owners.setdefault(where, path)
+            if owner != path:
+                message = f"{where} is taken by {owner}: change host or path"
+                problems.append(Problem(path, f"routes.{index}", message))
+    return problems
+
+
+def _wrong_tags(file: str, config: StackConfig, known: Sequence[str]) -> list[Problem]:
+    field = f"{NAMESPACE}:tags"
+    problems = [
+        Problem(file, f"{field}.{name}", f"there is no project file for it{nearest(name, known)}")
+        for name in config.tags
+        if name not in known
+    ]
+    if not config.environment.allow_latest:
+        problems += [
+            Problem(
+                file,
+                f"{field}.{name}",
+                f"the tag 'latest' is not allowed in {config.environment.name}, where a release must be repeatable: "
+                "name the tag that latest stands for",
+            )
+            for name, tag in config.tags.items()
+            if tag == "latest"
+        ]
+    return problems

@@ -1,0 +1,137 @@
+"""The image registry, asked over its HTTP API: which image does a tag stand for?
+
+Protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull and, for the token,
+https://distribution.github.io/distribution/spec/auth/token/. Credentials come from Docker's own file
+(``$DOCKER_CONFIG/config.json``), as ``docker login`` writes it; they never go into an argument or a log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ENDPOINT_VARIABLE = "PACKAGE_PLATFORM_REGISTRY"
+"""Environment variable with the URL under which this machine reaches the registry, where that is not
+``https://<host>``; the embedded cluster sets it."""
+
+_MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+)
+_TIMEOUT_SECONDS = 10.0
+_TRIES = 3
+_AT_ONCE = 8
+
+
+class RegistryError(Exception):
+    """The registry could not answer; the message says why and what to do."""
+
+
+class ImageMissingError(RegistryError):
+    """The registry answered: it has no such image."""
+
+
+class Registry:
+    """A registry that answers what a tag stands for."""
+
+    def __init__(self, host: str) -> None:
+        """Prepare to ask.
+
+        Args:
+            host: The registry as image references name it: ``harbor.example.com``.
+        """
+        self._host = host
+        self._url = os.environ.get(ENDPOINT_VARIABLE, f"https://{host}").rstrip("/")
+        self._client = httpx.Client(
+            timeout=_TIMEOUT_SECONDS, transport=httpx.HTTPTransport(retries=_TRIES), trust_env=True
+        )
+        self._credentials = _docker_credentials(host)
+        self._tokens: dict[str, str] = {}
+
+    def digest(self, repository: str, tag: str) -> str:
+        """Return the digest (``sha256:…``) of the image that a tag stands for.
+
+        Args:
+            repository: Without the host: ``back/sjzy.package.api``.
+            tag: The tag.
+
+        Raises:
+            ImageMissingError: If there is no such image.
+            RegistryError: If the registry can't be reached or refuses.
+        """
+        url = f"{self._url}/v2/{repository}/manifests/{tag}"
+        response = self._head(url, repository)
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            raise ImageMissingError(
+                f"{self._host} has no image {repository}:{tag}: push it, or name a tag that is there"
+            )
+        digest = response.headers.get("Docker-Content-Digest", "")
+        if response.status_code != HTTPStatus.OK or not digest.startswith("sha256:"):
+            raise RegistryError(f"{self._host} answered {response.status_code} for {repository}:{tag}")
+        return digest
+
+    def digests(self, images: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | RegistryError]:
+        """Ask for many ``(repository, tag)`` at once; what fails comes back as its error."""
+
+        def ask(image: tuple[str, str]) -> str | RegistryError:
+            try:
+                return self.digest(*image)
+            except RegistryError as error:
+                return error
+
+        wanted = list(images)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(wanted, pool.map(ask, wanted), strict=True))
+
+    def _head(self, url: str, repository: str) -> httpx.Response:
+        try:
+            response = self._client.head(url, headers=self._headers(repository))
+            if response.status_code == HTTPStatus.UNAUTHORIZED:
+                self._authorize(response.headers.get("WWW-Authenticate", ""), repository)
+                response = self._client.head(url, headers=self._headers(repository))
+        except httpx.HTTPError as error:
+            raise RegistryError(f"{self._host} can't be reached at {self._url}: {error}") from None
+        return response
+
+    def _headers(self, repository: str) -> dict[str, str]:
+        token = self._tokens.get(repository)
+        return {"Accept": _MANIFEST_TYPES} | ({"Authorization": token} if token else {})
+
+    def _authorize(self, challenge: str, repository: str) -> None:
+        scheme, _, rest = challenge.partition(" ")
+        if scheme.lower() == "basic":
+            if not self._credentials:
+                raise RegistryError(f"{self._host} asks for a login: run `docker login {self._host}`")
+            self._tokens[repository] = f"Basic {self._credentials}"
+            return
+        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        if scheme.lower() != "bearer" or "realm" not in fields:
+            raise RegistryError(f"{self._host} refuses and names no way to log in")
+        query = {"service": fields.get("service", ""), "scope": f"repository:{repository}:pull"}
+        headers = {"Authorization": f"Basic {self._credentials}"} if self._credentials else {}
+        answer = self._client.get(fields["realm"], params=query, headers=headers)
+        if answer.status_code != HTTPStatus.OK:
+            raise RegistryError(
+                f"{self._host} refuses the login ({answer.status_code}): run `docker login {self._host}`"
+            )
+        body: Mapping[str, Any] = answer.json()
+        self._tokens[repository] = f"Bearer {body.get('token') or body.get('access_token')}"
+
+
+def _docker_credentials(host: str) -> str | None:
+    """Return ``base64(user:password)`` of a host from Docker's file, None where there is none."""
+    folder = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    entry: Mapping[str, str] = config.get("auths", {}).get(host, {})
+    return entry.get("auth") or None

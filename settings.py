@@ -1,0 +1,154 @@
+"""The edge where input comes in: Pulumi's config, the project files, the registry, the records of what runs.
+
+All of it is read here, checked once into frozen models and passed down; nothing below reads anything itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pulumi
+from pulumi.runtime.config import CONFIG, get_config_env
+
+from model.fields import plain_mapping
+from model.problems import Problem, SettingsError
+from model.release import Record, records_of
+from model.stack import NAMESPACE, Application, Stack, parse_stack
+from model.yaml_text import parse_yaml
+from registry import Registry, RegistryError
+
+PROGRAM = Path(__file__).resolve().parent
+
+
+def load_stack(program: Path = PROGRAM) -> Stack:
+    """Read and check everything that the selected stack consists of.
+
+    Args:
+        program: Folder of the program, with ``projects/`` and the stack files.
+
+    Raises:
+        SettingsError: With every problem of all files.
+    """
+    name = pulumi.get_stack()
+    file = f"Pulumi.{name}.yaml"
+    return resolve(build_stack(program, file, name, _stack_config()), file)
+
+
+def build_stack(program: Path, file: str, name: str, data: Mapping[str, Any]) -> Stack:
+    """Check a stack's config together with the project files; asks no one outside.
+
+    Args:
+        program: Folder of the program, with ``projects/`` and the stack files.
+        file: Name of the stack file, for errors.
+        name: Name of the stack.
+        data: Our keys of the stack file, without their namespace.
+
+    Raises:
+        SettingsError: With every problem of all files.
+    """
+    problems: list[Problem] = []
+    files = read_projects(program, problems)
+    try:
+        stack = parse_stack(file, name, data, files, environment_names(program, name))
+    except SettingsError as error:
+        problems += error.problems
+        stack = None
+    if problems or stack is None:
+        raise SettingsError(problems)
+    return stack
+
+
+def read_projects(program: Path, problems: list[Problem]) -> dict[str, object]:
+    """Return project file → content, for all that parse; adds a problem for each that doesn't."""
+    files: dict[str, object] = {}
+    for path in sorted((program / "projects").glob("*.y*ml")):
+        file = f"projects/{path.name}"
+        if path.suffix != ".yaml":
+            problems.append(Problem(file, "", "project files end in .yaml: rename it"))
+            continue
+        try:
+            files[file] = parse_yaml(file, path.read_text(encoding="utf-8"))
+        except SettingsError as error:
+            problems += error.problems
+        except UnicodeDecodeError as error:
+            problems.append(Problem(file, "", f"is not UTF-8 text: {error.reason} at byte {error.start}"))
+    return files
+
+
+def read_stack_file(program: Path, stack: str) -> dict[str, Any]:
+    """Return our keys of a stack file, without their namespace, as Pulumi would hand them to the program."""
+    file = f"Pulumi.{stack}.yaml"
+    content = cast("Mapping[str, Mapping[str, Any]]", parse_yaml(file, (program / file).read_text(encoding="utf-8")))
+    prefix = f"{NAMESPACE}:"
+    return {key.removeprefix(prefix): value for key, value in content["config"].items() if key.startswith(prefix)}
+
+
+def environment_names(program: Path, current: str) -> list[str]:
+    """Return the environments that the stack files beside the program speak of."""
+    names = {current}
+    for path in program.glob("Pulumi.*.yaml"):
+        stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        try:
+            environment = read_stack_file(program, stack).get("environment", {})
+            names.add(environment.get("name", stack))
+        except (SettingsError, AttributeError, KeyError, TypeError):
+            continue  # another stack's broken file is not this one's problem
+    return sorted(names)
+
+
+def resolve(stack: Stack, file: str) -> Stack:
+    """Return the stack with every tag's digest, as the registry tells it.
+
+    Raises:
+        SettingsError: With a line for each image that is missing or can't be asked for.
+    """
+    if not stack.environment.registry.pin_digests:
+        return stack
+    host = stack.environment.registry.host
+    images = {(each.image.repository.removeprefix(f"{host}/"), each.image.tag) for each in stack.deployed if each.image}
+    digests = Registry(host).digests(images)
+    problems: list[Problem] = []
+
+    def pinned(application: Application) -> Application:
+        image = application.image
+        if image is None:
+            return application
+        answer = digests[image.repository.removeprefix(f"{host}/"), image.tag]
+        if isinstance(answer, RegistryError):
+            problems.append(Problem(file, f"{NAMESPACE}:tags.{application.gitea_name}", str(answer)))
+            return application
+        return application.model_copy(update={"image": image.model_copy(update={"digest": answer})})
+
+    resolved = tuple(pinned(each) for each in stack.applications)
+    if problems:
+        raise SettingsError(problems)
+    return stack.model_copy(update={"applications": resolved})
+
+
+def read_records() -> dict[str, Record]:
+    """Return what the last updates of this stack recorded: Kubernetes name of the project → record.
+
+    They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
+    outputs would stay old when any sibling fails.
+    """
+    own = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    answer = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": own})
+    return records_of(plain_mapping(cast("Mapping[str, object]", answer.value or {}).get("outputs")) or {})
+
+
+def _stack_config() -> dict[str, Any]:
+    """Return all our keys of the selected stack, also those that no one knows, so that they can be refused."""
+    prefix = f"{NAMESPACE}:"
+    everything = {**get_config_env(), **CONFIG.get()}
+    return {key.removeprefix(prefix): _value(text) for key, text in everything.items() if key.startswith(prefix)}
+
+
+def _value(text: str) -> Any:
+    """Objects, numbers and truth values arrive as JSON; plain text as itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,80 @@
+"""A recording engine: run the real program under mocks, drain, then assert on plain lists."""
+
+import json
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime.config import set_all_config
+
+from registry import Registry
+from settings import PROGRAM, read_stack_file
+from tests.conftest import digest_of
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One resource as the program declared it."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+
+
+@dataclass
+class Recording(pulumi.runtime.Mocks):
+    """Remembers what is declared; answers calls with what the stack recorded before."""
+
+    earlier: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    declared: list[Declared] = field(default_factory=list[Declared])
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        self.declared.append(Declared(args.typ, args.name, args.inputs))
+        return f"{args.name}-id", args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[Any, Any]:
+        assert args.token == "pulumi:pulumi:readStackResourceOutputs"
+        assert args.args == {"stackName": "organization/package-platform/test"} or args.args["stackName"]
+        return {"outputs": dict(self.earlier)}
+
+    def of(self, kind: str) -> list[Declared]:
+        return [each for each in self.declared if each.type.endswith(f":{kind}")]
+
+
+Run = Callable[..., Recording]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run the program for a stack: ``run("test", tags={...})`` replaces parts of the committed config."""
+
+    def digests(_: Registry, images: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        return {image: digest_of(*image) for image in images}
+
+    monkeypatch.setattr(Registry, "digests", digests)
+    monkeypatch.chdir(PROGRAM)
+
+    def run_program(stack: str, *, earlier: Mapping[str, Any] | None = None, **config: Any) -> Recording:
+        recording = Recording(earlier=earlier or {})
+        pulumi.runtime.set_mocks(recording, project="package-platform", stack=stack, preview=False)
+        merged = {**read_stack_file(PROGRAM, stack), **config}
+        set_all_config({f"package-platform:{key}": json.dumps(value) for key, value in merged.items()})
+        monkeypatch.setattr(pulumi, "export", lambda name, value: _resolve(recording, name, value))
+
+        @pulumi.runtime.test
+        def program() -> None:
+            runpy.run_path(str(PROGRAM / "__main__.py"))
+
+        program()
+        return recording
+
+    yield run_program
+    set_all_config({})
+
+
+def _resolve(recording: Recording, name: str, value: Any) -> None:
+    pulumi.Output.from_input(value).apply(lambda resolved: recording.outputs.update({name: resolved}))

@@ -1,0 +1,121 @@
+"""The program under mocks, for all three stacks."""
+
+import json
+import sys
+from typing import Any
+
+import pulumi
+import pytest
+
+from model.release import RECORD_ANNOTATION
+from tests.conftest import STACKS
+from tests.program.conftest import Run
+
+KINDS_PER_PROJECT = ("ServiceAccount", "Deployment", "PodDisruptionBudget", "Service", "Ingress")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_project_is_declared_whole(run: Run, stack: str) -> None:
+    recording = run(stack)
+    assert len(recording.of("PackageApp")) == 3
+    assert len(recording.of("FrontendApp")) == 5
+    for kind in KINDS_PER_PROJECT:
+        assert len(recording.of(kind)) == 8, kind
+    assert [each.inputs["metadata"]["name"] for each in recording.of("Namespace")] == [f"package-{stack}"]
+    assert len(recording.declared) == 8 * (1 + len(KINDS_PER_PROJECT)) + 1
+
+
+def test_components_carry_the_gitea_name(run: Run) -> None:
+    assert "SJZY.Package.Api" in [each.name for each in run("test").of("PackageApp")]
+
+
+def test_exports(run: Run) -> None:
+    outputs = run("test").outputs
+    assert outputs["endpoints"]["SJZY.Package.Api"] == {
+        "url": "http://api.test.package.test/admin",
+        "address": "10.89.0.11:80",
+    }
+    release = outputs["releases"]["SJZY.Package.Api"]
+    assert release["live"] == "main"
+    assert release["slots"]["main"]["tag"] == "2022-08-02-16-59"
+    assert release["slots"]["main"]["digest"].startswith("sha256:")
+
+
+def test_a_project_without_a_tag_is_listed_and_not_deployed(run: Run) -> None:
+    recording = run("test", tags={"packet": "2022-08-02-16-59"})
+    assert [each.name for each in recording.of("FrontendApp")] == ["packet"]
+    assert recording.of("PackageApp") == []
+    assert recording.outputs["releases"]["SJZY.Package.Api"] is None
+    assert "SJZY.Package.Api" not in recording.outputs["endpoints"]
+
+
+def test_a_stack_may_hold_a_part_of_the_environment(run: Run) -> None:
+    recording = run("test", projects={"include": ["packet*"], "exclude": ["packet_label"]}, platform=False)
+    assert sorted(each.name for each in recording.of("FrontendApp")) == [
+        "packet", "packet_bsi_pc_ui", "packet_outcustome_pc_ui", "packet_shopman_web_ui",
+    ]  # fmt: skip
+    assert recording.of("PackageApp") == []
+    assert recording.of("Namespace") == []
+
+
+def test_the_record_remembers_the_release_before(run: Run) -> None:
+    first = run("test")
+    earlier = {
+        f"urn:{index}": {"type": each.type, "outputs": each.inputs} for index, each in enumerate(first.of("Service"))
+    }
+    tags = {"SJZY.Package.Api": "2022-08-03-18-54", "packet": "2022-08-02-16-59"}
+    second = run("test", earlier=earlier, tags=tags)
+
+    def tags_of(name: str) -> list[str]:
+        (service,) = (each for each in second.of("Service") if each.name == name)
+        record: dict[str, Any] = json.loads(service.inputs["metadata"]["annotations"][RECORD_ANNOTATION])
+        return [release["tag"] for release in record["history"]]
+
+    assert tags_of("SJZY.Package.Api") == ["2022-08-03-18-54", "2022-08-02-16-59"]
+    assert tags_of("packet") == ["2022-08-02-16-59"]
+
+
+def test_a_second_run_declares_the_same(run: Run) -> None:
+    first = run("test")
+    earlier = {
+        f"urn:{index}": {"type": each.type, "outputs": each.inputs} for index, each in enumerate(first.of("Service"))
+    }
+
+    def comparable(declared: list[Any]) -> list[tuple[str, str, str]]:
+        return sorted((each.type, each.name, json.dumps(each.inputs, sort_keys=True)) for each in declared)
+
+    assert comparable(run("test", earlier=earlier).declared) == comparable(first.declared)
+
+
+def test_nothing_only_a_newer_provider_understands_is_asked(run: Run) -> None:
+    for each in run("test").declared:
+        asked = each.inputs.get("metadata", {}).get("annotations", {})
+        assert {key for key in asked if key.startswith("pulumi.com/")} <= {"pulumi.com/skipAwait"}
+        assert not each.type.endswith("Patch")
+    assert run("test").of("kubernetes") == []
+
+
+def test_no_manifest_waits_on_an_output_for_what_is_known_when_planning(run: Run) -> None:
+    """A name, selector or namespace that comes from another resource's Output turns a change of that resource into a
+    replacement of this one (a Deployment deleted, which is an outage): all of them are plain values."""
+    for each in run("test").of("Deployment"):
+        rendered = json.dumps(each.inputs)
+        assert "package-test" in rendered
+        assert each.inputs["spec"]["selector"]["matchLabels"]["slot"] == "main"
+
+
+def test_bad_settings_stop_the_program_before_anything_is_declared(run: Run) -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        run("uat", tags={"SJZY.Package.Api": "latest", "packt": "1"})
+    assert str(caught.value).splitlines() == [
+        "nothing was changed, the settings have problems:",
+        "Pulumi.uat.yaml:package-platform:tags.SJZY.Package.Api: the tag 'latest' is not allowed in uat, where a release "
+        "must be repeatable: name the tag that latest stands for",
+        "Pulumi.uat.yaml:package-platform:tags.packt: there is no project file for it; did you mean 'packet'?",
+    ]
+
+
+def test_test_and_uat_do_not_pay_for_the_cloud(run: Run) -> None:
+    run("test")
+    run("uat")
+    assert "pulumi_alicloud" not in sys.modules

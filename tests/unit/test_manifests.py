@@ -1,0 +1,100 @@
+"""What the committed projects don't use: autoscaling, no routes, switched-off protections, overrides."""
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from manifests.package_app import package_app
+from manifests.workload import Workload
+from model.release import Release, rolled
+from model.stack import parse_stack
+
+ENVIRONMENT: dict[str, Any] = {
+    "namespace": "package-test",
+    "domain": "test.example.com",
+    "registry": {"host": "harbor.example.com"},
+}
+
+
+def render(tag: str = "1", **fields: Any) -> Workload:
+    files: dict[str, object] = {"projects/Some.Api.yaml": {"kind": "backend", **fields}}
+    stack = parse_stack("f", "test", {"environment": ENVIRONMENT, "tags": {"Some.Api": tag}}, files)
+    (application,) = stack.deployed
+    workload = package_app(application, stack.environment, rolled(None, Release(tag=tag)))
+    for manifest in workload.manifests():
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
+    return workload
+
+
+def container(workload: Workload) -> dict[str, Any]:
+    return workload.deployment["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_autoscaling() -> None:
+    workload = render(autoscaling={"maxReplicas": 6}, replicas=3)
+    assert workload.autoscaler is not None
+    spec = workload.autoscaler["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
+    assert spec["scaleTargetRef"]["name"] == workload.deployment["metadata"]["name"] == "some-api"
+    assert workload.deployment["spec"]["replicas"] == 3
+
+
+def test_no_autoscaler_unless_asked() -> None:
+    assert render().autoscaler is None
+
+
+def test_a_project_without_routes_has_no_ingress() -> None:
+    workload = render(routes=[])
+    assert workload.ingress is None
+    assert [manifest["kind"] for manifest in workload.manifests()] == [
+        "ServiceAccount", "Deployment", "PodDisruptionBudget", "Service",
+    ]  # fmt: skip
+
+
+def test_routes_of_one_host_share_a_rule() -> None:
+    routes = [{"host": "api", "path": "/a"}, {"host": "www.example.org"}, {"host": "api", "path": "/b"}]
+    workload = render(routes=routes)
+    assert workload.ingress is not None
+    found = {
+        rule["host"]: [path["path"] for path in rule["http"]["paths"]] for rule in workload.ingress["spec"]["rules"]
+    }
+    assert found == {"api.test.example.com": ["/a", "/b"], "www.example.org": ["/"]}
+
+
+def test_an_environment_overrides_field_by_field() -> None:
+    fields: dict[str, Any] = {
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        "environments": {"test": {"replicas": 5, "resources": {"requests": {"cpu": "10m"}}}, "uat": {"replicas": 9}},
+    }
+    workload = render(**fields)
+    assert workload.deployment["spec"]["replicas"] == 5
+    assert container(workload)["resources"]["requests"] == {"cpu": "10m", "memory": "128Mi"}
+
+
+def test_the_protections_can_be_switched_off() -> None:
+    workload = render(shutdown={"preStopSeconds": 0, "drainSeconds": 0})
+    assert "lifecycle" not in container(workload)
+    assert workload.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 0
+
+
+def test_grace_is_sleep_and_drain() -> None:
+    workload = render(shutdown={"preStopSeconds": 7, "drainSeconds": 20})
+    assert workload.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 27
+
+
+def test_a_project_may_set_the_port_variable_itself() -> None:
+    workload = render(env={"ASPNETCORE_HTTP_PORTS": "9000"})
+    found = [each["value"] for each in container(workload)["env"] if each["name"] == "ASPNETCORE_HTTP_PORTS"]
+    assert found == ["9000"]
+
+
+def test_without_a_digest_the_tag_is_pulled_each_time() -> None:
+    assert container(render())["image"] == "harbor.example.com/back/some.api:1"
+    assert container(render())["imagePullPolicy"] == "Always"
+
+
+@pytest.mark.parametrize("tag", ["a" * 100, "1.0-"])
+def test_a_tag_that_is_no_label_value_is_shown_as_far_as_it_can_be(tag: str) -> None:
+    labels = render(tag=tag).deployment["metadata"]["labels"]
+    assert tag.startswith(labels["app.kubernetes.io/version"])
