@@ -66,10 +66,11 @@ def up(
     finally:
         if progress.times:
             print(progress.table(), file=sys.stderr)
-    print(
-        f"up: {instance.api_server}, ingress http://{instance.ingress_addresses[0]}/, registry "
-        f"{instance.registry_endpoint}\nnext: . {_env_file(instance)}"
-    )
+    print(f"Kubernetes API {instance.api_server}")
+    print(f"registry       {instance.registry_endpoint}")
+    if not bare:
+        print(f"ingress        http://{instance.ingress_addresses[0]}/")
+    print(f"next           . {_env_file(instance)}")
 
 
 @app.command()

@@ -70,6 +70,7 @@ def up(instance: Instance, progress: Progress, *, bare: bool = False) -> None:
             toolchain.ensure(BARE_TOOLS if bare else (*CLUSTER_TOOLS, *USER_TOOLS), progress)
         # The number or the network may have been taken while the tools were built.
         preflight.check(instance)
+        _clear_orphan(instance)
         host.claim(instance)
         with progress.step("machines on"):
             pki.ensure(instance)
@@ -102,9 +103,10 @@ def down(instance: Instance, progress: Progress, *, wipe: bool = False) -> None:
         wipe: remove the instance's state directory too: disks, images, certificates, Pulumi state.
     """
     preflight.check_rights()
-    if not _lock_file(instance).exists():
+    if not _lock_file(instance).exists() and host.owner_of(instance) is None:
         return
     with _only_one(instance, progress), progress.step("down"):
+        _clear_orphan(instance)
         # Links are told from a stranger's by the claim, or by processes that can only be ours.
         was_on = [each for each in instance.machines if processes.end_all(each.directory)]
         if was_on or host.owner_of(instance) == str(instance.state):
@@ -184,6 +186,18 @@ def _boot_missing(instance: Instance) -> None:
             machine.boot(instance, each)
 
 
+def _clear_orphan(instance: Instance) -> None:
+    """Clear away an instance of this number whose checkout was deleted while it was up."""
+    owner = host.orphan_of(instance)
+    if owner is None:
+        return
+    for each in instance.machines:
+        processes.end_all(Path(owner) / each.name)
+        machine.cut(each)
+    machine.unplug_bridge(instance)
+    host.release(instance, owner)
+
+
 def _wipe(instance: Instance) -> None:
     if instance.state.exists():
         shutil.rmtree(instance.state)
@@ -199,7 +213,7 @@ def _lock_file(instance: Instance) -> Path:
 @contextlib.contextmanager
 def _only_one(instance: Instance, progress: Progress) -> Generator[None]:
     """Keep a second command off the same instance; it waits for the first one to end."""
-    instance.state.mkdir(parents=True, exist_ok=True)
+    instance.state.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(_lock_file(instance), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
     try:

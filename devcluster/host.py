@@ -69,12 +69,17 @@ def claim(instance: Instance) -> None:
             _write_sysctl(INOTIFY_SYSCTL, str(INOTIFY_MINIMUM))
 
 
-def release(instance: Instance) -> None:
-    """Give the instance's number back; the last one restores the machine's settings."""
+def release(instance: Instance, owner: str | None = None) -> None:
+    """Give the instance's number back; the last one restores the machine's settings.
+
+    Args:
+        instance: whose number it is.
+        owner: the state directory it is held for, when that is not the instance's own.
+    """
     if not RECORD_DIRECTORY.exists():
         return
     with _locked_record() as record:
-        if record.instances.get(str(instance.id)) == str(instance.state):
+        if record.instances.get(str(instance.id)) == (owner or str(instance.state)):
             del record.instances[str(instance.id)]
         if record.instances:
             _write(record)
@@ -89,6 +94,14 @@ def release(instance: Instance) -> None:
 def owner_of(instance: Instance) -> str | None:
     """Return the state directory of whoever has the instance's number, if anybody."""
     return _read().instances.get(str(instance.id))
+
+
+def orphan_of(instance: Instance) -> str | None:
+    """Return the state directory of an instance of this number whose checkout was deleted while it was up."""
+    owner = owner_of(instance)
+    if owner is None or owner == str(instance.state) or Path(owner).exists():
+        return None
+    return owner
 
 
 def taken_message(instance: Instance, owner: str) -> str:

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from devcluster import commands, node, processes
+from devcluster import commands, firewall, node, processes
 from devcluster.failure import SetupError
 from devcluster.instance import Instance, Machine
 
@@ -55,10 +55,12 @@ def plug_bridge(instance: Instance) -> None:
     address = f"{instance.host_address}/{instance.network.prefixlen}"
     commands.run(["ip", "address", "replace", address, "dev", instance.bridge])
     commands.run(["ip", "link", "set", instance.bridge, "up"])
+    firewall.open_bridge(instance)
 
 
 def unplug_bridge(instance: Instance) -> None:
     """Remove the bridge; its address and route go with it."""
+    firewall.close_bridge(instance)
     remove_link(instance.bridge)
 
 

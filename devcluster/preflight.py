@@ -55,7 +55,8 @@ def _program_problems() -> list[str]:
 def _ownership_problems(instance: Instance) -> list[str]:
     owner = host.owner_of(instance)
     if owner is not None:
-        return [] if owner == str(instance.state) else [host.taken_message(instance, owner)]
+        usable = owner == str(instance.state) or host.orphan_of(instance) is not None
+        return [] if usable else [host.taken_message(instance, owner)]
     problems: list[str] = []
     names = [instance.bridge, *(machine.link for machine in instance.machines)]
     if taken := [name for name in names if machine.link_exists(name)]:

@@ -4,7 +4,6 @@ Other instances may come and go meanwhile: what belongs to them by its name is l
 that instances share are compared only when no other instance held them at either moment.
 """
 
-import json
 import os
 import re
 import shutil
@@ -56,8 +55,7 @@ def take(instance: Instance) -> Snapshot:
         "firewall": own(_firewall()),
         "sysctl": own(_sysctls()),
     }
-    holders = json.loads(text)["instances"] if (text := _host_record()) else {}
-    return Snapshot(lines, other_holders=any(number != str(instance.id) for number in holders))
+    return Snapshot(lines, other_holders=any(host.owner_of(other) for other in others))
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
@@ -79,11 +77,6 @@ def _foreign_pattern(others: list[Instance]) -> re.Pattern[str]:
     for other in others:
         names += [other.bridge, f"pp{other.id}(hub|n\\d)", f"package-platform-{other.id}-", f"instances/{other.id}/"]
     return re.compile("|".join(rf"\b{name}" for name in names))
-
-
-def _host_record() -> str:
-    path = host.RECORD_DIRECTORY / "host.json"
-    return path.read_text() if path.exists() else ""
 
 
 def _links() -> list[str]:
@@ -121,7 +114,7 @@ def _directories() -> list[str]:
 
 
 def _entries(directory: str) -> list[str]:
-    return [os.path.join(directory, name) for name in os.listdir(directory)] if Path(directory).is_dir() else []
+    return [str(path) for path in Path(directory).iterdir()] if Path(directory).is_dir() else []
 
 
 def _firewall() -> list[str]:

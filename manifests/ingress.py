@@ -3,12 +3,9 @@
 from typing import Protocol
 
 from manifests import Manifest
-from manifests.labels import annotations, labels
+from manifests.labels import SKIP_AWAIT, annotations, labels
 from model.environment import Environment
 from model.stack import Application
-
-SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""For objects whose pods were waited for already: Pulumi's own wait would add ten seconds and more to each change."""
 
 
 class Dialect(Protocol):

@@ -10,6 +10,10 @@ PART_OF = "package-system"
 """The small-parcel system (小包系统), which all the projects make up."""
 GITEA_PROJECT = "package-platform/gitea-project"
 """Annotation with the exact name of the Gitea project."""
+SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
+"""For objects that are ready when they exist, or whose pods were waited for already: Pulumi's own wait would add ten
+seconds and more to each change of a Service or Ingress, and with an old provider wait for ever for the token of a
+ServiceAccount, which Kubernetes has not made by itself since 1.24."""
 SLOT = "slot"
 """Label that tells a project's Deployments apart; part of their immutable selectors, so it is there from day one."""
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests import Manifest
-from manifests.ingress import SKIP_AWAIT, ingress
-from manifests.labels import annotations, labels, selector, version_label
+from manifests.ingress import ingress
+from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.probes import probes
 from model.environment import Environment
 from model.names import SlotName, slot_name
@@ -167,10 +167,12 @@ def _lifecycle(project: Project) -> Manifest:
 
 def service_account(application: Application, environment: Environment) -> Manifest:
     """Return the ServiceAccount; it has no rights and its token is not mounted."""
+    metadata = _metadata(application, environment, application.name)
+    metadata["annotations"] |= SKIP_AWAIT
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _metadata(application, environment, application.name),
+        "metadata": metadata,
         "automountServiceAccountToken": False,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -59,10 +59,3 @@ class Environment(Frozen):
     def url(self, route: Route) -> str:
         """Return what a person types to reach a route."""
         return f"{self.ingress.scheme}://{self.host(route)}{route.path}"
-
-
-def environment_schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``package-platform:environment``, so that editors complete and check it."""
-    schema = Environment.model_json_schema()
-    schema["required"] = [name for name in schema["required"] if name != "name"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -63,6 +63,24 @@ class StackConfig(Frozen):
     """Whether this stack owns the namespace; exactly one stack of an environment does."""
 
 
+def stack_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a whole stack file, so that editors complete and check our part of it."""
+    schema = StackConfig.model_json_schema()
+    definitions = schema.pop("$defs")
+    environment = definitions["Environment"]
+    environment["required"] = [name for name in environment["required"] if name != "name"]
+    # The tags' own pattern is checked by the program; an editor can at least tell a number from a text.
+    own = {f"{NAMESPACE}:{key}": value for key, value in schema["properties"].items()}
+    config = {"type": "object", "properties": own, "required": [f"{NAMESPACE}:environment"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A stack file",
+        "type": "object",
+        "properties": {"config": config},
+        "$defs": definitions,
+    }
+
+
 class Application(Frozen):
     """A project in one environment, ready to be rendered."""
 

@@ -4,7 +4,7 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pytest
@@ -33,12 +33,14 @@ class Recording(pulumi.runtime.Mocks):
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        self.declared.append(Declared(args.typ, args.name, args.inputs))
-        return f"{args.name}-id", args.inputs
+        inputs = cast("dict[str, Any]", args.inputs)  # pyright: ignore[reportUnknownMemberType]
+        self.declared.append(Declared(args.typ, args.name, inputs))
+        return f"{args.name}-id", inputs
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[Any, Any]:
-        assert args.token == "pulumi:pulumi:readStackResourceOutputs"
-        assert args.args == {"stackName": "organization/package-platform/test"} or args.args["stackName"]
+    def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
+        asked = cast("dict[str, str]", args.args)  # pyright: ignore[reportUnknownMemberType]
+        assert (args.token, list(asked)) == ("pulumi:pulumi:readStackResourceOutputs", ["stackName"])
+        assert asked["stackName"].startswith("organization/package-platform/")
         return {"outputs": dict(self.earlier)}
 
     def of(self, kind: str) -> list[Declared]:
@@ -60,21 +62,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
     def run_program(stack: str, *, earlier: Mapping[str, Any] | None = None, **config: Any) -> Recording:
         recording = Recording(earlier=earlier or {})
-        pulumi.runtime.set_mocks(recording, project="package-platform", stack=stack, preview=False)
+        pulumi.runtime.set_mocks(
+            recording, project="package-platform", stack=stack, preview=False, organization="organization"
+        )
         merged = {**read_stack_file(PROGRAM, stack), **config}
         set_all_config({f"package-platform:{key}": json.dumps(value) for key, value in merged.items()})
-        monkeypatch.setattr(pulumi, "export", lambda name, value: _resolve(recording, name, value))
 
-        @pulumi.runtime.test
-        def program() -> None:
-            runpy.run_path(str(PROGRAM / "__main__.py"))
+        def export(name: str, value: Any) -> None:
+            pulumi.Output.from_input(value).apply(lambda resolved: recording.outputs.update({name: resolved}))
 
-        program()
+        monkeypatch.setattr(pulumi, "export", export)
+        drained = cast("Callable[[Callable[[], object]], Callable[[], None]]", pulumi.runtime.test)  # pyright: ignore[reportUnknownMemberType]
+        drained(lambda: runpy.run_path(str(PROGRAM / "__main__.py")))()
         return recording
 
     yield run_program
     set_all_config({})
-
-
-def _resolve(recording: Recording, name: str, value: Any) -> None:
-    pulumi.Output.from_input(value).apply(lambda resolved: recording.outputs.update({name: resolved}))

@@ -109,8 +109,8 @@ def test_bad_settings_stop_the_program_before_anything_is_declared(run: Run) -> 
         run("uat", tags={"SJZY.Package.Api": "latest", "packt": "1"})
     assert str(caught.value).splitlines() == [
         "nothing was changed, the settings have problems:",
-        "Pulumi.uat.yaml:package-platform:tags.SJZY.Package.Api: the tag 'latest' is not allowed in uat, where a release "
-        "must be repeatable: name the tag that latest stands for",
+        "Pulumi.uat.yaml:package-platform:tags.SJZY.Package.Api: the tag 'latest' is not allowed in uat, "
+        "where a release must be repeatable: name the tag that latest stands for",
         "Pulumi.uat.yaml:package-platform:tags.packt: there is no project file for it; did you mean 'packet'?",
     ]
 

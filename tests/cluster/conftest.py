@@ -1,0 +1,52 @@
+"""The embedded cluster for tests: one for the whole session, and a spare number for what is taken apart.
+
+`PACKAGE_PLATFORM_TEST_ID` chooses the instance (default 7; the two after it are used as well).
+`PACKAGE_PLATFORM_TEST_KEEP=1` leaves the session's cluster up and takes it as it is the next time.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.instance import Instance
+from tests.cluster.embedded import TEST_ID, Cluster, devcluster, neighbour
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+KEEP = os.environ.get("PACKAGE_PLATFORM_TEST_KEEP") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything below this folder; without root on Linux it is skipped, but never in CI."""
+    usable = sys.platform == "linux" and os.geteuid() == 0
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.cluster)
+            if not usable and os.environ.get("CI") != "true":
+                item.add_marker(pytest.mark.skip(reason="the embedded cluster needs root on Linux"))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A whole embedded cluster: three nodes, DNS, ingress, registry with the sample images."""
+    instance = Instance(TEST_ID, ROOT)
+    try:
+        devcluster(instance, "up")
+        yield Cluster(instance)
+    finally:
+        if not KEEP:
+            devcluster(instance, "down", "--wipe")
+
+
+@pytest.fixture
+def spare() -> Iterator[Instance]:
+    """A number for a test that brings its own cluster up and down; nothing is left of it."""
+    instance = neighbour(Instance(TEST_ID, ROOT), 1)
+    devcluster(instance, "down", "--wipe")
+    try:
+        yield instance
+    finally:
+        devcluster(instance, "down", "--wipe")

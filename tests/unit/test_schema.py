@@ -1,0 +1,50 @@
+"""The JSON Schemas in docs/schema: fresh, referenced by every file, and right about those files."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from model.yaml_text import parse_yaml
+from settings import PROGRAM
+
+SCHEMAS = PROGRAM / "docs" / "schema"
+PROJECTS = sorted((PROGRAM / "projects").glob("*.yaml"))
+STACK_FILES = sorted(PROGRAM.glob("Pulumi.*.yaml"))
+
+
+def schema(name: str) -> dict[str, Any]:
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def content(path: Path) -> Any:
+    return parse_yaml(path.name, path.read_text(encoding="utf-8"))
+
+
+def test_schemas_are_fresh() -> None:
+    generated: dict[Path, str] = runpy.run_path(str(SCHEMAS / "generate.py"))["schemas"]()
+    assert {path: path.read_text(encoding="utf-8") for path in generated} == generated, "run `make schema`"
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.name)
+def test_project_files_fit_their_schema(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../docs/schema/project.schema")
+    jsonschema.validate(content(path), schema("project"))
+
+
+@pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.name)
+def test_stack_files_fit_their_schema(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=docs/schema/stack.schema.json")
+    jsonschema.validate(content(path), schema("stack"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"kind": "backend", "replica": 2}, {"kind": "front"}, {"kind": "backend", "environments": {"uat": {"x": 1}}}],
+)
+def test_the_schema_refuses_what_the_program_refuses(bad: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, schema("project"))
