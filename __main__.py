@@ -40,7 +40,10 @@ def main() -> None:
     pulumi.export("releases", {name: app.release for name, app in apps.items()} | waiting)
     pulumi.export(
         "endpoints",
-        {name: {"url": app.url, "address": environment.ingress.address} for name, app in apps.items()},
+        {
+            name: {"url": app.url, "address": environment.ingress.address, "namespace": environment.namespace}
+            for name, app in apps.items()
+        },
     )
 
 

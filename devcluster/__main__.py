@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from devcluster import cluster, environment, kubectl, machine
+from devcluster import cluster, deploy, environment, kubectl, machine
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import MAXIMUM_ID, Instance
@@ -122,6 +122,29 @@ def node_exec(context: typer.Context, node: str) -> None:
     instance = _instance(context)
     command = machine.enter_command(cluster.find_node(instance, node), context.args or ["bash"])
     os.execvp(command[0], command)  # noqa: S606 - becomes the command
+
+
+@app.command("deploy")
+def deploy_stack(
+    context: typer.Context,
+    stack: Annotated[str, typer.Argument(help="Name of the stack: test or uat.")] = "test",
+    *,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Use the cluster of KUBECONFIG and the `pulumi` on PATH.")
+    ] = False,
+) -> None:
+    """Run `pulumi up` of STACK and show what answers. Exit code 1 when a deployed project does not."""
+    progress = Progress()
+    if existing:
+        deploy.check_existing()
+    try:
+        rows = deploy.deploy(ROOT, stack, None if existing else _instance(context), progress)
+    finally:
+        if progress.times:
+            print(progress.table(), file=sys.stderr)
+    print(deploy.table(rows))
+    if not all(row.answer.startswith("200") or row.url == "-" for row in rows):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command("kubectl", context_settings=PASS_ON)

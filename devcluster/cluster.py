@@ -101,15 +101,21 @@ def down(instance: Instance, progress: Progress, *, wipe: bool = False) -> None:
         instance: the cluster; nothing happens when it is down already.
         progress: is told every step.
         wipe: remove the instance's state directory too: disks, images, certificates, Pulumi state.
+
+    Raises:
+        Refused: the instance of that number is another checkout's.
     """
     preflight.check_rights()
     if not _lock_file(instance).exists() and host.owner_of(instance) is None:
         return
     with _only_one(instance, progress), progress.step("down"):
         _clear_orphan(instance)
+        owner = host.owner_of(instance)
+        if owner not in (None, str(instance.state)) and not wipe:
+            raise Refused([host.taken_message(instance, str(owner))])
         # Links are told from a stranger's by the claim, or by processes that can only be ours.
         was_on = [each for each in instance.machines if processes.end_all(each.directory)]
-        if was_on or host.owner_of(instance) == str(instance.state):
+        if was_on or owner == str(instance.state):
             for each in instance.machines:
                 machine.cut(each)
             machine.unplug_bridge(instance)

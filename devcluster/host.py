@@ -99,9 +99,11 @@ def owner_of(instance: Instance) -> str | None:
 def orphan_of(instance: Instance) -> str | None:
     """Return the state directory of an instance of this number whose checkout was deleted while it was up."""
     owner = owner_of(instance)
-    if owner is None or owner == str(instance.state) or Path(owner).exists():
+    if owner is None or owner == str(instance.state):
         return None
-    return owner
+    # The state itself may have been written again by what still ran while it was being deleted.
+    program = Path(owner).parents[2] / "devcluster" / "__main__.py"
+    return None if program.exists() else owner
 
 
 def taken_message(instance: Instance, owner: str) -> str:

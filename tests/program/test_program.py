@@ -34,6 +34,7 @@ def test_exports(run: Run) -> None:
     assert outputs["endpoints"]["SJZY.Package.Api"] == {
         "url": "http://api.test.package.test/admin",
         "address": "10.89.0.11:80",
+        "namespace": "package-test",
     }
     release = outputs["releases"]["SJZY.Package.Api"]
     assert release["live"] == "main"

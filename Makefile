@@ -1,0 +1,53 @@
+# Everything a person runs here. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CLUSTER ?= embedded
+STACK ?= test
+PYTHON := .venv/bin/python
+
+.PHONY: help up down test check unit cluster soak bench golden schema lock
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.venv/.stamp: requirements.lock
+	@echo "== Python packages (requirements.lock)"
+	@test -x $(PYTHON) || python3 -m venv .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' requirements.lock)"
+	@$(PYTHON) -m uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
+	@touch $@
+
+up: .venv/.stamp ## tools, cluster, images, `pulumi up` of stack test, and a table of what answers
+ifeq ($(CLUSTER),existing)
+	@$(PYTHON) -m devcluster deploy $(STACK) --existing
+else
+	@$(PYTHON) -m devcluster up
+	@$(PYTHON) -m devcluster deploy $(STACK)
+endif
+
+down: .venv/.stamp ## stop all; the machine is as before, and `make up` resumes
+	@$(PYTHON) -m devcluster down
+
+test: check unit cluster ## every test: style, types, unit, golden, program, and those on the real cluster
+
+check: .venv/.stamp ## style, types and the direction of imports
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m basedpyright
+	@.venv/bin/lint-imports --no-cache
+
+unit: .venv/.stamp ## tests that need no cluster
+	@$(PYTHON) -m pytest -m "not cluster"
+
+cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the tools first)
+	@$(PYTHON) -m pytest -m cluster --durations=15
+
+golden: .venv/.stamp ## accept the manifests as they are rendered now; read the diff
+	@$(PYTHON) -m pytest -q tests/golden --snapshot-update
+
+schema: .venv/.stamp ## write docs/schema anew
+	@PYTHONPATH=. $(PYTHON) docs/schema/generate.py
+
+lock: .venv/.stamp ## write requirements.lock anew from requirements.in
+	@$(PYTHON) -m uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" requirements.in --output-file requirements.lock
