@@ -18,7 +18,7 @@ from model.problems import Problem, SettingsError
 from model.release import Record, records_of
 from model.stack import NAMESPACE, Application, Stack, parse_stack
 from model.yaml_text import parse_yaml
-from registry import Registry, RegistryError
+from registry import ImageMissingError, Registry, RegistryError
 
 PROGRAM = Path(__file__).resolve().parent
 
@@ -118,7 +118,9 @@ def resolve(stack: Stack, file: str) -> Stack:
             return application
         answer = digests[image.repository.removeprefix(f"{host}/"), image.tag]
         if isinstance(answer, RegistryError):
-            problems.append(Problem(file, f"{NAMESPACE}:tags.{application.gitea_name}", str(answer)))
+            missing = isinstance(answer, ImageMissingError)
+            field = f"tags.{application.gitea_name}" if missing else "environment.registry"
+            problems.append(Problem(file, f"{NAMESPACE}:{field}", str(answer)))
             return application
         return application.model_copy(update={"image": image.model_copy(update={"digest": answer})})
 

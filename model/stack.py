@@ -118,26 +118,41 @@ class Stack(Frozen):
         return tuple(application for application in self.applications if not application.image)
 
 
-def parse_config(file: str, stack: str, data: Mapping[str, Any]) -> StackConfig:
-    """Check our part of a stack file.
+def _config(file: str, stack: str, data: Mapping[str, Any], problems: list[Problem]) -> StackConfig | None:
+    """Check our part of a stack file; adds its problems.
 
-    Args:
-        file: Name of the stack file, for errors.
-        stack: Name of the stack, which is the environment's name unless it says another.
-        data: Our keys without their ``package-platform:``.
-
-    Raises:
-        SettingsError: With every problem of it.
+    Returns:
+        The config without its bad parts, so that the rest is checked against it as well and all problems come at
+        once; None when the environment itself is bad.
     """
     environment = plain_mapping(data.get("environment"))
     if environment is not None:
+        # An environment is called after its stack unless it says another name.
         data = {**data, "environment": {"name": stack, **environment}}
     try:
-        return StackConfig.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
+        return _validated(data)
     except ValidationError as error:
-        raise SettingsError(
-            from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
-        ) from None
+        problems += from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
+        rest = _without_bad_parts(data, error)
+    try:
+        return _validated(rest)
+    except ValidationError:
+        return None
+
+
+def _validated(data: Mapping[str, Any]) -> StackConfig:
+    return StackConfig.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
+
+
+def _without_bad_parts(data: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    bad = [[str(part) for part in details["loc"]] for details in error.errors()]
+    bad_tags = {path[1] for path in bad if path[0] == "tags" and len(path) > 1}
+    bad_keys = {path[0] for path in bad if not (path[0] == "tags" and len(path) > 1)}
+    rest = {key: value for key, value in data.items() if key not in bad_keys}
+    tags = plain_mapping(rest.get("tags"))
+    if tags is not None:
+        rest["tags"] = {name: tag for name, tag in tags.items() if name not in bad_tags}
+    return rest
 
 
 def parse_stack(
@@ -161,11 +176,7 @@ def parse_stack(
         SettingsError: With every problem of all files.
     """
     problems: list[Problem] = []
-    config: StackConfig | None = None
-    try:
-        config = parse_config(file, stack, data)
-    except SettingsError as error:
-        problems += error.problems
+    config = _config(file, stack, data, problems)
     by_name = {gitea_name(path): path for path in files}
     problems += _names(by_name)
     projects: dict[str, Project] = {}
@@ -177,7 +188,7 @@ def parse_stack(
             problems += error.problems
     if config is None:
         raise SettingsError(problems)
-    problems += _wrong_tags(file, config, list(by_name))
+    problems += _wrong_tags(file, config, plain_mapping(data.get("tags")) or {}, list(by_name))
     problems += _shared_routes(config.environment, projects)
     if problems:
         raise SettingsError(problems)
@@ -244,22 +255,19 @@ def _shared_routes(environment: Environment, projects: Mapping[str, Project]) ->
     return problems
 
 
-def _wrong_tags(file: str, config: StackConfig, known: Sequence[str]) -> list[Problem]:
+def _wrong_tags(file: str, config: StackConfig, written: Mapping[str, object], known: Sequence[str]) -> list[Problem]:
     field = f"{NAMESPACE}:tags"
     problems = [
         Problem(file, f"{field}.{name}", f"there is no project file for it{nearest(name, known)}")
-        for name in config.tags
+        for name in written
         if name not in known
     ]
-    if not config.environment.allow_latest:
-        problems += [
-            Problem(
-                file,
-                f"{field}.{name}",
-                f"the tag 'latest' is not allowed in {config.environment.name}, where a release must be repeatable: "
-                "name the tag that latest stands for",
-            )
-            for name, tag in config.tags.items()
-            if tag == "latest"
-        ]
-    return problems
+    if config.environment.allow_latest:
+        return problems
+    message = (
+        f"the tag 'latest' is not allowed in {config.environment.name}, where a release must be repeatable: "
+        "name the tag that latest stands for"
+    )
+    return problems + [
+        Problem(file, f"{field}.{name}", message) for name, tag in config.tags.items() if tag == "latest"
+    ]

@@ -174,9 +174,10 @@ def test_an_unknown_key_of_the_stack_file() -> None:
 def test_all_problems_come_at_once() -> None:
     lines = problems(
         {"A": {**BACKEND, "replica": 1, "port": 1}, "B": {"kind": "frontend", "strategy": "big-bang"}, "d": {}},
-        tags={"C": "1", "A": "latest"},
+        tags={"C": "1", "A": "latest", "B": 5, "E": 6},
+        nonsense=1,
     )
-    assert len(lines) == 6
+    assert len(lines) == 10
     assert lines == sorted(lines)
 
 

@@ -1,0 +1,138 @@
+"""What is counted, and what is told of it. Pure."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+MILLISECONDS = 1000.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the same command took in several rounds.
+
+    Args:
+        seconds: One figure for each round.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The figure in the middle, in seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The quickest and the slowest round, in seconds."""
+        return min(self.seconds), max(self.seconds)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process that took part in a command.
+
+    Args:
+        name: What it is for.
+        start_seconds: When it began, from the start of the command.
+        life_seconds: How long it was there.
+        cpu_seconds: CPU time that it used.
+        peak_bytes: The most memory that it held at once (resident set).
+    """
+
+    name: str
+    start_seconds: float
+    life_seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a command's time.
+
+    Args:
+        name: What went on.
+        seconds: How long.
+    """
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One run that was looked into.
+
+    Args:
+        command: What was run, for people.
+        projects: Projects of the stack.
+        seconds: How long it took, with the looking.
+        phases: Its stretches, which add up to `seconds`.
+        parts: Its processes.
+    """
+
+    command: str
+    projects: int
+    seconds: float
+    phases: tuple[Phase, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class SizeFigures:
+    """What was measured at one size of the stack.
+
+    Args:
+        projects: Projects of the stack.
+        resources: Resources in its state.
+        state_bytes: Size of its exported state.
+        timings: Command → what it took.
+    """
+
+    projects: int
+    resources: int
+    state_bytes: int
+    timings: Mapping[str, Timing]
+
+
+def ratio(first: Timing, second: Timing) -> float:
+    """Return how many times as long the first one takes, by the medians."""
+    return first.median / second.median
+
+
+def slope_milliseconds(sizes: Sequence[SizeFigures], command: str) -> float | None:
+    """Return what one more resource costs a command, in milliseconds; None when there is only one size."""
+    points = [(each.resources, each.timings[command].median) for each in sizes if command in each.timings]
+    if len({resources for resources, _ in points}) < 2:  # noqa: PLR2004 - a line needs two points
+        return None
+    fit = statistics.linear_regression([x for x, _ in points], [y for _, y in points])
+    return fit.slope * MILLISECONDS
+
+
+def phases_of(events: Sequence[tuple[float, str]], seconds: float) -> tuple[Phase, ...]:
+    """Cut a command's time at the engine's events.
+
+    Args:
+        events: Seconds since the start and kind of event, in the order in which they were told.
+        seconds: How long the command took.
+    """
+
+    def first(kind: str, otherwise: float) -> float:
+        return next((at for at, each in events if each == kind), otherwise)
+
+    begun = first("preludeEvent", seconds)
+    registered = first("resourcePreEvent", seconds)
+    # The stack itself is the first resource; the program registers it before it has read its settings.
+    declared = next(iter([at for at, each in events if each == "resourcePreEvent"][1:2]), seconds)
+    done = max((at for at, each in events if each in _RESOURCE_EVENTS), default=seconds)
+    return (
+        Phase("engine starts, opens the state and the stack file", begun),
+        Phase("plugins are looked up, language host and program start, SDKs are imported", registered - begun),
+        Phase("program reads settings, registry and records; the provider starts", declared - registered),
+        Phase("resources are compared and changed", max(done - declared, 0.0)),
+        Phase("last write of the state, plugins end", seconds - max(done, declared)),
+    )
+
+
+_RESOURCE_EVENTS = ("resourcePreEvent", "resOutputsEvent")

@@ -1,0 +1,102 @@
+"""Projects that are made up for measuring: as many as asked for, mixed like the real ones. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from model.names import kubernetes_name
+from model.stack import NAMESPACE
+
+STACK = "bench"
+CLUSTER_NAMESPACE = "package-bench"
+REPOSITORIES = {"backend": "back/sjzy.package.api", "frontend": "front/packet"}
+"""Kind of project → a sample image of that kind, which all generated projects of the kind run."""
+_MIX = 8
+_BACK_ENDS_IN_MIX = 3
+
+
+@dataclass(frozen=True)
+class GeneratedProject:
+    """One made-up Gitea project.
+
+    Args:
+        number: 0 and up. Of eight in a row three are back ends and five are front ends, as in the seed.
+    """
+
+    number: int
+
+    @property
+    def kind(self) -> Literal["backend", "frontend"]:
+        """Its kind."""
+        return "backend" if self.number % _MIX < _BACK_ENDS_IN_MIX else "frontend"
+
+    @property
+    def gitea_name(self) -> str:
+        """Its name in Gitea."""
+        return f"Bench.P{self.number:03}.Api" if self.kind == "backend" else f"bench_p{self.number:03}"
+
+    @property
+    def deployment(self) -> str:
+        """Name of its Deployment."""
+        return f"{kubernetes_name(self.gitea_name)}-main"
+
+    @property
+    def container(self) -> str:
+        """Name of the container in its pods."""
+        return kubernetes_name(self.gitea_name)
+
+    @property
+    def repository(self) -> str:
+        """Its image below the registry."""
+        return REPOSITORIES[self.kind]
+
+    @property
+    def first_tag(self) -> str:
+        """The tag that it is created with: one of its own, so that the registry is asked once for each project."""
+        return f"bench-p{self.number:03}"
+
+    @property
+    def urn(self) -> str:
+        """Its component in the stack, as `--target` wants it."""
+        component = "PackageApp" if self.kind == "backend" else "FrontendApp"
+        return f"urn:pulumi:{STACK}::{NAMESPACE}::{NAMESPACE}:index:{component}::{self.gitea_name}"
+
+    def file(self, replicas: int = 0) -> str:
+        """Return the text of its project file.
+
+        Args:
+            replicas: Pods; none by default, so that they cost nothing.
+        """
+        content: dict[str, Any] = {
+            "kind": self.kind,
+            "description": "made up for measuring",
+            "image": self.repository,
+            "replicas": replicas,
+            "routes": [{"host": "bench", "path": f"/p{self.number:03}"}],
+        }
+        return yaml.safe_dump(content, sort_keys=False)
+
+
+def projects(count: int) -> list[GeneratedProject]:
+    """Return so many projects."""
+    return [GeneratedProject(number) for number in range(count)]
+
+
+def stack_config(tags: dict[str, str], registry_host: str, ingress_address: str) -> dict[str, Any]:
+    """Return the config of the stack that runs them, as its stack file has it.
+
+    Args:
+        tags: Gitea project → image tag.
+        registry_host: As image references name it.
+        ingress_address: `ip:port` of the ingress.
+    """
+    return {
+        f"{NAMESPACE}:environment": {
+            "namespace": CLUSTER_NAMESPACE,
+            "domain": "bench.package.test",
+            "registry": {"host": registry_host},
+            "ingress": {"address": ingress_address},
+        },
+        f"{NAMESPACE}:tags": tags,
+    }

@@ -1,0 +1,239 @@
+"""The Pulumi program as tests use it: a copy of its own, with stacks and state of its own, on a real cluster."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from devcluster import deploy
+from devcluster.images import TAGS
+from settings import read_stack_file
+from tests.cluster.embedded import Cluster
+
+COMMAND_SECONDS = 600.0
+ANSWER_SECONDS = 30.0
+SETTLE_SECONDS = 90.0
+PARTS = ("__main__.py", "settings.py", "registry.py", "model", "manifests", "components", "projects", "Pulumi.yaml")
+KINDS = "deployments,replicasets,pods,services,ingresses,poddisruptionbudgets,serviceaccounts,configmaps,secrets"
+"""What may be in a namespace of ours, and what would be seen when it changed."""
+FIELDS = ("uid", "generation", "resourceVersion")
+
+
+@dataclass
+class Program:
+    """One stack of a copy of the program; several stacks may share the copy.
+
+    Args:
+        cluster: where it deploys to.
+        folder: of the copy.
+        stack: its name, which decides the stack file too.
+        variables: laid over the environment of every command.
+    """
+
+    cluster: Cluster
+    folder: Path
+    stack: str
+    variables: dict[str, str] = field(default_factory=dict[str, str])
+    _applied: dict[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def create(cls, cluster: Cluster, folder: Path, stack: str) -> "Program":
+        """Copy what the program consists of, unless the folder has it already, and make an empty stack."""
+        root = cluster.instance.root
+        if not folder.exists():
+            (folder / "state").mkdir(parents=True)
+            (folder / ".venv").symlink_to(root / ".venv")
+            for part in PARTS:
+                copy = shutil.copytree if (root / part).is_dir() else shutil.copy
+                copy(root / part, folder / part)
+            for file in root.glob("Pulumi.*.yaml"):
+                own = str(cluster.instance.network.network_address).removesuffix("0")
+                (folder / file.name).write_text(file.read_text().replace(deploy.COMMITTED_NETWORK, own))
+        program = cls(cluster, folder, stack)
+        cluster.kubectl("delete", "namespace", program.namespace, "--ignore-not-found", "--wait", "--timeout=120s")
+        program.pulumi("stack", "init", stack)
+        return program
+
+    # What it is made of.
+
+    @property
+    def stack_file(self) -> Path:
+        """The file with the stack's config."""
+        return self.folder / f"Pulumi.{self.stack}.yaml"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all the stack's projects."""
+        return str(read_stack_file(self.folder, self.stack)["environment"]["namespace"])
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the stack file wants: Gitea project → tag."""
+        return dict(read_stack_file(self.folder, self.stack)["tags"])
+
+    def other_tag(self, project: str) -> str:
+        """Return a tag that the registry has and that the project does not run."""
+        return next(tag for tag in reversed(TAGS) if tag != self.tags[project])
+
+    def project_file(self, project: str) -> Path:
+        """Return the file of a Gitea project."""
+        return self.folder / "projects" / f"{project}.yaml"
+
+    def append(self, project: str, text: str) -> None:
+        """Write more fields at the end of a project's file."""
+        file = self.project_file(project)
+        file.write_text(file.read_text().rstrip("\n") + "\n" + text)
+
+    def projects(self) -> dict[str, str]:
+        """Return all project files with their content."""
+        return {path.name: path.read_text() for path in sorted((self.folder / "projects").iterdir())}
+
+    def restore_projects(self, files: Mapping[str, str]) -> None:
+        """Make the project files be these and no others."""
+        for name in self.projects().keys() - files.keys():
+            (self.folder / "projects" / name).unlink()
+        for name, text in files.items():
+            (self.folder / "projects" / name).write_text(text)
+
+    # Pulumi's commands.
+
+    def up(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `pulumi up`."""
+        finished = self.pulumi(
+            "up", "--yes", "--skip-preview", "--suppress-outputs", "--color=never", *arguments, check=check
+        )
+        if finished.returncode == 0:
+            self._applied = self.projects()
+        return finished
+
+    def settle(self, projects: Mapping[str, str]) -> None:
+        """Bring the stack to these project files, whatever a test before has made of them, at the tags it has now."""
+        self.restore_projects(projects)
+        if self._applied != projects:
+            self.up()
+        self.wait_until_settled()
+
+    def config_set(self, path: str, value: str) -> None:
+        """Run `pulumi config set --path`, as a person types it: `tags["SJZY.Package.Api"]`."""
+        self.pulumi("config", "set", "--path", path, value)
+
+    def set_tag(self, project: str, tag: str) -> None:
+        """Ask for a tag; nothing is deployed by this."""
+        self.config_set(f'tags["{project}"]', tag)
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs."""
+        return json.loads(self.pulumi("stack", "output", "--json").stdout)
+
+    def preview(self) -> list[dict[str, Any]]:
+        """Return the steps that `pulumi up` would take and that change something."""
+        steps = json.loads(self.pulumi("preview", "--json").stdout)["steps"]
+        return [step for step in steps if step["op"] != "same"]
+
+    def resources(self) -> list[dict[str, Any]]:
+        """Return all resources in the stack's state."""
+        return json.loads(self.pulumi("stack", "export").stdout)["deployment"].get("resources", [])
+
+    def pulumi(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of pulumi on the stack; with `check` its failure fails the test and shows all that it said."""
+        line = [str(self.cluster.instance.binaries / "pulumi"), command, *arguments, "--non-interactive"]
+        if not (command == "stack" and arguments[0] == "init"):
+            line.append(f"--stack={self.stack}")
+        finished = self._run(line)
+        if check and finished.returncode != 0:
+            raise AssertionError(f"{' '.join(line[1:])}\n{finished.stdout[-6000:]}\n{finished.stderr[-3000:]}")
+        return finished
+
+    def _run(self, line: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run it in a process group of its own, so that its plugins end with it when it takes too long."""
+        environment = {
+            **self.cluster.env,
+            "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}",
+            "PULUMI_HOME": str(self.folder / "home"),
+            **self.variables,
+        }
+        with subprocess.Popen(
+            line,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=COMMAND_SECONDS)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(line, process.returncode, output, errors)
+
+    # What is in the cluster.
+
+    def get(self, kinds: str = KINDS) -> list[dict[str, Any]]:
+        """Return the objects of the stack's namespace."""
+        return self.cluster.get(kinds, f"--namespace={self.namespace}")["items"]
+
+    def identities(self, kinds: str = KINDS) -> dict[str, dict[str, Any]]:
+        """Return `Kind/name` → what changes when the object is changed: uid, generation, resourceVersion."""
+        return {
+            f"{item['kind']}/{item['metadata']['name']}": {name: item["metadata"].get(name) for name in FIELDS}
+            for item in self.get(kinds)
+        }
+
+    def wait_until_settled(self) -> None:
+        """Wait until no pod is leaving and every Deployment has all its pods ready."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while moving := self._moving():
+            assert time.monotonic() < deadline, f"after {SETTLE_SECONDS} s still moving: {', '.join(moving)}"
+            time.sleep(0.5)
+
+    def _moving(self) -> list[str]:
+        """Return the names of the pods that leave, and of the Deployments that lack pods."""
+        return [
+            item["metadata"]["name"]
+            for item in self.get("deployments,pods")
+            if "deletionTimestamp" in item["metadata"]
+            or (item["kind"] == "Deployment" and item["status"].get("readyReplicas", 0) != item["spec"]["replicas"])
+        ]
+
+    def url(self, project: str, path: str = "") -> tuple[str, str]:
+        """Return a URL by the ingress's address, and the host that the project answers to."""
+        endpoint = self.outputs()["endpoints"][project]
+        url = httpx.URL(endpoint["url"])
+        return f"http://{endpoint['address']}{path or url.path}", url.host
+
+    def answer(self, project: str, path: str = "") -> httpx.Response:
+        """Ask a project through the ingress; a route or pod that has just appeared may take a moment."""
+        url, host = self.url(project, path)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        with httpx.Client(trust_env=False, timeout=5, headers={"Host": host}) as client:
+            while (response := client.get(url)).status_code != httpx.codes.OK and time.monotonic() < deadline:
+                time.sleep(0.2)
+        return response
+
+
+@contextmanager
+def changed(file: Path, text: str) -> Iterator[None]:
+    """A file with another text, or without one (empty text removes it), for as long as the context lasts."""
+    before = file.read_text() if file.exists() else None
+    if text:
+        file.write_text(text)
+    else:
+        file.unlink()
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_text(before)

@@ -1,0 +1,91 @@
+"""The edge: project and stack files as they lie on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.problems import SettingsError
+from registry import ImageMissingError, Registry, RegistryError
+from settings import build_stack, environment_names, read_projects, resolve
+
+CONFIG: dict[str, Any] = {
+    "environment": {"namespace": "n", "domain": "example.com", "registry": {"host": "harbor.example.com"}},
+    "tags": {"packet": "1", "label": "1"},
+}
+FRONTEND = "kind: frontend\n"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    (tmp_path / "projects").mkdir()
+    for name in ("packet", "label"):
+        (tmp_path / "projects" / f"{name}.yaml").write_text(FRONTEND)
+    return tmp_path
+
+
+def build(program: Path) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        build_stack(program, "Pulumi.test.yaml", "test", CONFIG)
+    return str(caught.value).splitlines()
+
+
+def test_files_that_can_not_be_read_come_together_with_all_else(program: Path) -> None:
+    projects = program / "projects"
+    (projects / "broken.yaml").write_text("a: [")
+    (projects / "double.yaml").write_text("kind: frontend\nkind: frontend\n")
+    (projects / "bytes.yaml").write_bytes(b"kind: \xff")
+    (projects / "short.yml").write_text(FRONTEND)
+    (projects / "label.yaml").write_text("kind: frontend\nreplica: 3\n")
+    lines = build(program)
+    assert [line.split(": ")[0] for line in lines] == [
+        "projects/broken.yaml:line 1",
+        "projects/bytes.yaml",
+        "projects/double.yaml:line 2",
+        "projects/label.yaml:replica",
+        "projects/short.yml",
+    ]
+
+
+def test_environments_are_those_of_the_stack_files(program: Path) -> None:
+    (program / "Pulumi.uat.yaml").write_text("config:\n  package-platform:environment: {namespace: n}\n")
+    (program / "Pulumi.uat-two.yaml").write_text("config:\n  package-platform:environment: {name: uat}\n")
+    (program / "Pulumi.prod.yaml").write_text("config: [")
+    assert environment_names(program, "test") == ["test", "uat"]
+
+
+def test_other_files_are_no_projects(program: Path) -> None:
+    (program / "projects" / "README.md").write_text("hello")
+    assert list(read_projects(program, [])) == ["projects/label.yaml", "projects/packet.yaml"]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, answer: str | RegistryError) -> None:
+    def digests(_: Registry, images: set[tuple[str, str]]) -> dict[tuple[str, str], str | RegistryError]:
+        return dict.fromkeys(images, answer)
+
+    monkeypatch.setattr(Registry, "digests", digests)
+
+
+def test_digests_are_pinned(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "sha256:aa")
+    stack = resolve(build_stack(program, "Pulumi.test.yaml", "test", CONFIG), "Pulumi.test.yaml")
+    assert {each.image.reference for each in stack.deployed if each.image} == {
+        "harbor.example.com/front/packet:1@sha256:aa",
+        "harbor.example.com/front/label:1@sha256:aa",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        (ImageMissingError("no image"), ["tags.label: no image", "tags.packet: no image"]),
+        (RegistryError("it is down"), ["environment.registry: it is down"]),
+    ],
+)
+def test_what_the_registry_lacks_is_a_line_for_each_image_and_its_own_fault_one_line(
+    program: Path, monkeypatch: pytest.MonkeyPatch, answer: RegistryError, lines: list[str]
+) -> None:
+    answers(monkeypatch, answer)
+    with pytest.raises(SettingsError) as caught:
+        resolve(build_stack(program, "Pulumi.test.yaml", "test", CONFIG), "Pulumi.test.yaml")
+    assert str(caught.value).splitlines() == [f"Pulumi.test.yaml:package-platform:{line}" for line in lines]
