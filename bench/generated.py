@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import yaml
 
-from model.names import kubernetes_name
+from model.names import kubernetes_name, slot_name
 from model.stack import NAMESPACE
 
 STACK = "bench"
@@ -39,7 +39,7 @@ class GeneratedProject:
     @property
     def deployment(self) -> str:
         """Name of its Deployment."""
-        return f"{kubernetes_name(self.gitea_name)}-main"
+        return slot_name(kubernetes_name(self.gitea_name), "main")
 
     @property
     def container(self) -> str:

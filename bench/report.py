@@ -80,15 +80,12 @@ def replace_section(document: str, section: str) -> str:
 
 def _header(about: Circumstances) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-    return "\n".join(
-        [
-            f"{about.date}; {about.cores} cores, {about.memory_gib:.0f} GiB of memory; load average "
-            f"{about.load:.1f} at the start and {about.load_end:.1f} at the end (the cluster itself included).",
-            f"Versions: {versions}.",
-            f"Rounds: {about.rounds}, in turn (preview, up, kubectl, up --target, kubectl, and again). "
-            "Figures are the median in seconds, with the quickest and the slowest round.",
-        ]
-    )
+    machine = f"{about.date}; {about.cores} cores, {about.memory_gib:.0f} GiB of memory"
+    load = f"load average {about.load:.1f} at the start and {about.load_end:.1f} at the end, the cluster included"
+    order = f"Rounds: {about.rounds}, in turn (preview, up, kubectl, up --target, kubectl, and again)"
+    reading = "figures are the median in seconds, with the quickest and the slowest round"
+    setup = "the stack was made by `pulumi up`, growing from size to size; no checkpoint was imported"
+    return "\n".join([f"{machine}; {load}.", f"Versions: {versions}.", f"{order}; {reading}; {setup}."])
 
 
 def _release_table(results: Results) -> str:

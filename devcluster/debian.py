@@ -35,7 +35,7 @@ def ensure_installed(programs: Iterable[SystemProgram], progress: Progress) -> N
     if os.geteuid() != 0:
         raise SetupError(f"missing programs: as root, run: apt-get install --no-install-recommends {names}")
     with progress.step(f"install {names}"):
-        _refresh_lists()
+        refresh_lists()
         _apt_get(["install", "-y", "--no-install-recommends", *packages], f"could not install {names}")
 
 
@@ -56,7 +56,7 @@ def download(packages: Sequence[str], folder: Path) -> list[Path]:
         raise SetupError(f"no apt-get here to download the Debian packages {' '.join(packages)}")
     before = set(folder.iterdir())
     if not _known(packages):
-        _refresh_lists()
+        refresh_lists()
     # Without a sandbox user apt can write to a folder that only we may enter.
     _apt_get(
         ["-o", "APT::Sandbox::User=root", "download", *packages],
@@ -101,7 +101,7 @@ def _known(packages: Sequence[str]) -> bool:
 
 
 @functools.cache
-def _refresh_lists() -> None:
+def refresh_lists() -> None:
     """Run `apt-get update`, once in the life of this process."""
     if os.geteuid() != 0:
         raise SetupError("apt's package lists are empty: as root, run: apt-get update")

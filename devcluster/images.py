@@ -9,7 +9,7 @@ import json
 import platform
 import string
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,12 +139,14 @@ def push_system(endpoint: str, progress: Progress) -> PushCount:
     Raises:
         SetupError: a build failed, or the registry can't be reached or refuses.
     """
-    return _push("system", system_images, endpoint, progress)
+    layout = ensure_layout("system", system_images(progress), progress)
+    return push_layout("system", layout, endpoint, progress)
 
 
 def push_samples(endpoint: str, progress: Progress) -> PushCount:
     """Push the sample applications, every project at every tag; see `push_system`."""
-    return _push("sample", sample_images, endpoint, progress)
+    layout = ensure_layout("sample", sample_images(progress), progress)
+    return push_layout("sample", layout, endpoint, progress)
 
 
 def system_images(progress: Progress) -> list[Image]:
@@ -269,8 +271,12 @@ def ensure_layout(kind: str, images: Sequence[Image], progress: Progress) -> Pat
     return target
 
 
-def _push(kind: str, make: Callable[[Progress], list[Image]], endpoint: str, progress: Progress) -> PushCount:
-    layout = ensure_layout(kind, make(progress), progress)
+def push_layout(kind: str, layout: Path, endpoint: str, progress: Progress) -> PushCount:
+    """Push every image of a layout that the registry lacks; see `push_system`.
+
+    Raises:
+        SetupError: the registry can't be reached or refuses.
+    """
     builder = build(find("imagebuild"), progress) / "imagebuild"
     with progress.step(f"push the {kind} images"):
         told = commands.run([str(builder), "push", str(layout), endpoint], timeout=_PUSH_TIMEOUT_SECONDS)

@@ -13,6 +13,7 @@ import pytest
 
 from devcluster.instance import Instance
 from tests.cluster.embedded import TEST_ID, Cluster, devcluster, neighbour
+from tests.cluster.program import Program
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -50,3 +51,24 @@ def spare() -> Iterator[Instance]:
         yield instance
     finally:
         devcluster(instance, "down", "--wipe")
+
+
+@pytest.fixture(scope="session")
+def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, dict[str, str]]:
+    """The stack `test` with all eight projects, and the project files that every test begins with.
+
+    They are the committed ones; one back end also answers at /call, by which the sample calls another service.
+    """
+    program = Program.create(cluster, tmp_path_factory.mktemp("program") / "copy", "test")
+    file = program.project_file("SJZY.Package.Api")
+    file.write_text(file.read_text().replace("routes:\n", "routes:\n  - {host: api, path: /call}\n"))
+    program.up()
+    return program, program.projects()
+
+
+@pytest.fixture
+def program(deployed: tuple[Program, dict[str, str]]) -> Program:
+    """The stack `test`, at rest and with the project files that every test begins with."""
+    program, files = deployed
+    program.settle(files)
+    return program

@@ -25,6 +25,7 @@ SETTLE_SECONDS = 90.0
 PARTS = ("__main__.py", "settings.py", "registry.py", "model", "manifests", "components", "projects", "Pulumi.yaml")
 KINDS = "deployments,replicasets,pods,services,ingresses,poddisruptionbudgets,serviceaccounts,configmaps,secrets"
 """What may be in a namespace of ours, and what would be seen when it changed."""
+CHANGING = ("up", "refresh", "destroy")
 FIELDS = ("uid", "generation", "resourceVersion")
 
 
@@ -44,6 +45,7 @@ class Program:
     stack: str
     variables: dict[str, str] = field(default_factory=dict[str, str])
     _applied: dict[str, str] = field(default_factory=dict[str, str])
+    _outputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def create(cls, cluster: Cluster, folder: Path, stack: str) -> "Program":
@@ -112,15 +114,19 @@ class Program:
             "up", "--yes", "--skip-preview", "--suppress-outputs", "--color=never", *arguments, check=check
         )
         if finished.returncode == 0:
-            self._applied = self.projects()
+            self._applied = self._files()
         return finished
 
     def settle(self, projects: Mapping[str, str]) -> None:
         """Bring the stack to these project files, whatever a test before has made of them, at the tags it has now."""
         self.restore_projects(projects)
-        if self._applied != projects:
+        if self._applied != self._files():
             self.up()
         self.wait_until_settled()
+
+    def _files(self) -> dict[str, str]:
+        """Return all that an `up` depends on and that tests change."""
+        return {**self.projects(), self.stack_file.name: self.stack_file.read_text()}
 
     def config_set(self, path: str, value: str) -> None:
         """Run `pulumi config set --path`, as a person types it: `tags["SJZY.Package.Api"]`."""
@@ -131,8 +137,10 @@ class Program:
         self.config_set(f'tags["{project}"]', tag)
 
     def outputs(self) -> dict[str, Any]:
-        """Return the stack's outputs."""
-        return json.loads(self.pulumi("stack", "output", "--json").stdout)
+        """Return the stack's outputs, asked of pulumi once after each command that may change them."""
+        if not self._outputs:
+            self._outputs = json.loads(self.pulumi("stack", "output", "--json").stdout)
+        return self._outputs
 
     def preview(self) -> list[dict[str, Any]]:
         """Return the steps that `pulumi up` would take and that change something."""
@@ -148,6 +156,8 @@ class Program:
         line = [str(self.cluster.instance.binaries / "pulumi"), command, *arguments, "--non-interactive"]
         if not (command == "stack" and arguments[0] == "init"):
             line.append(f"--stack={self.stack}")
+        if command in CHANGING:
+            self._outputs = {}
         finished = self._run(line)
         if check and finished.returncode != 0:
             raise AssertionError(f"{' '.join(line[1:])}\n{finished.stdout[-6000:]}\n{finished.stderr[-3000:]}")

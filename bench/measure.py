@@ -1,0 +1,144 @@
+"""The order of a run: grow the stack, time the commands in turn, look into single runs."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bench.figures import Profile, SizeFigures, Timing
+from bench.generated import GeneratedProject, projects
+from bench.images import Tagger
+from bench.report import CREATE, KUBECTL, PREVIEW, TARGETED, UP
+from bench.workspace import CommandError, Workspace
+from devcluster.progress import Progress
+
+REAL_PODS = 2
+
+
+def _counting() -> Iterator[str]:
+    return (f"bench-change-{number:04}" for number in itertools.count(1))
+
+
+@dataclass
+class Measurement:
+    """One stack that grows from size to size.
+
+    Args:
+        workspace: The program's copy.
+        tagger: Makes the tags that the projects are given.
+        progress: Is told every step.
+        rounds: How often each command is timed.
+    """
+
+    workspace: Workspace
+    tagger: Tagger
+    progress: Progress
+    rounds: int
+    tags: dict[GeneratedProject, str] = field(default_factory=dict[GeneratedProject, str])
+    _fresh: Iterator[str] = field(default_factory=_counting)
+
+    @property
+    def chosen(self) -> GeneratedProject:
+        """The project that gets new tags; a back end."""
+        return next(iter(self.tags))
+
+    def size(self, count: int) -> SizeFigures:
+        """Bring the stack to a size and time everything there."""
+        with self.progress.step(f"{count} projects: pulumi up adds {count - len(self.tags)}"):
+            created = self._grow(count)
+        with self.progress.step(f"{count} projects: {self.rounds} rounds"):
+            timings = self._rounds(with_preview=True)
+        resources, state_bytes = self.workspace.state()
+        return SizeFigures(count, resources, state_bytes, {**timings, CREATE: Timing((created,))})
+
+    def pods(self) -> dict[str, Timing]:
+        """Time the same release with real pods, then take them away again."""
+        with self.progress.step(f"{REAL_PODS} real pods: {self.rounds} rounds"):
+            self.workspace.declare({self.chosen: REAL_PODS}, self.tags)
+            self.workspace.up()
+            timings = self._rounds(with_preview=False)
+            self.workspace.declare({self.chosen: 0}, self.tags)
+            self.workspace.up()
+        return timings
+
+    def profiles(self) -> list[Profile]:
+        """Look into one `pulumi up` and one with `--target`, at the present size."""
+        count = len(self.tags)
+        with self.progress.step(f"{count} projects: where the time goes"):
+            return [
+                self.workspace.profile(self.chosen, self._next_tag(), count, targeted=targeted)
+                for targeted in (False, True)
+            ]
+
+    def _grow(self, count: int) -> float:
+        added = projects(count)[len(self.tags) :]
+        for project in added:
+            self.tagger.tag(project.repository, project.first_tag)
+            self.tags[project] = project.first_tag
+        self.workspace.declare(dict.fromkeys(added, 0), self.tags)
+        return self.workspace.up()
+
+    def _rounds(self, *, with_preview: bool) -> dict[str, Timing]:
+        """Time the commands in turn, so that a change of the machine's load hits all of them."""
+        found: dict[str, list[float]] = {}
+        for number in range(1, self.rounds + 1):
+            self.progress.note(f"round {number}")
+            if with_preview:
+                found.setdefault(PREVIEW, []).append(self.workspace.preview())
+            found.setdefault(UP, []).append(self._release(targeted=False))
+            found.setdefault(KUBECTL, []).append(self._set_image())
+            found.setdefault(TARGETED, []).append(self._release(targeted=True))
+            found.setdefault(KUBECTL, []).append(self._set_image())
+        return {command: Timing(tuple(seconds)) for command, seconds in found.items()}
+
+    def _release(self, *, targeted: bool) -> float:
+        tag = self._next_tag()
+        seconds = self.workspace.release(self.chosen, tag, targeted=targeted)
+        self._check_live(tag)
+        return seconds
+
+    def _set_image(self) -> float:
+        tag = self._next_tag(remember=False)
+        digest = self.tagger.tag(self.chosen.repository, tag)
+        seconds = self.workspace.set_image(self.chosen, f"{self.chosen.repository}:{tag}@{digest}")
+        self._check_live(tag)
+        return seconds
+
+    def _next_tag(self, *, remember: bool = True) -> str:
+        """Return a tag that nothing has run yet; remembered, it is what the stack file says from now on."""
+        tag = next(self._fresh)
+        self.tagger.tag(self.chosen.repository, tag)
+        if remember:
+            self.tags[self.chosen] = tag
+        return tag
+
+    def _check_live(self, tag: str) -> None:
+        """Make sure that a command that was timed did its work.
+
+        Raises:
+            CommandError: The Deployment runs something else.
+        """
+        image = self.workspace.live_image(self.chosen)
+        if f":{tag}@" not in image:
+            raise CommandError(f"the command ended well, but {self.chosen.deployment} runs {image} and not {tag}")
+
+
+def measure(
+    measurement: Measurement, sizes: Sequence[int], *, pods: bool
+) -> tuple[list[SizeFigures], dict[str, Timing], list[Profile]]:
+    """Run everything, the smallest size first.
+
+    Args:
+        measurement: What to measure with.
+        sizes: Projects of the stack, rising.
+        pods: Whether the release with real pods is timed too, at the smallest size.
+    """
+    figures: list[SizeFigures] = []
+    with_pods: dict[str, Timing] = {}
+    profiles: list[Profile] = []
+    for size in sizes:
+        figures.append(measurement.size(size))
+        if size in (sizes[0], sizes[-1]):
+            profiles += measurement.profiles()
+        if pods and size == sizes[0]:
+            with_pods = measurement.pods()
+    return figures, with_pods, profiles

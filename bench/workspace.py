@@ -1,0 +1,200 @@
+"""A copy of the program with made-up projects, and the commands that are timed on it."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from bench.figures import Profile, phases_of
+from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_config
+from bench.processes import watch
+from devcluster import deploy
+from devcluster.instance import REGISTRY_NAME, Instance
+from model.stack import NAMESPACE
+
+PROGRAM_PARTS = ("__main__.py", "Pulumi.yaml", "components", "manifests", "model", "registry.py", "settings.py")
+"""What the program is made of; projects and stack files are made up."""
+COMMAND_SECONDS = 1800.0
+ROLLOUT_SECONDS = 300
+_SHOWN_CHARACTERS = 3000
+_STREAM = {"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
+_PATCH_FORCE = {"PULUMI_K8S_ENABLE_PATCH_FORCE": "true"}
+"""`kubectl set image` takes the field over; with server-side apply (4.x) Pulumi is to take it back, not to refuse."""
+
+
+class CommandError(Exception):
+    """A command that is to be timed failed; the message has its last lines."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder with the copied program, and where it deploys to.
+
+    Args:
+        folder: It is made by `create`.
+        variables: The whole environment of its commands.
+        ingress: `ip:port` of the ingress.
+    """
+
+    folder: Path
+    variables: Mapping[str, str]
+    ingress: str
+
+    @classmethod
+    def create(cls, instance: Instance, provider: Path | None) -> "Workspace":
+        """Copy the program below the instance's state, with a Pulumi backend of its own; nothing is deployed yet.
+
+        Args:
+            instance: The cluster; it is up.
+            provider: Another `pulumi-resource-kubernetes` to run with.
+        """
+        folder = instance.state / "bench"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "projects").mkdir(parents=True)
+        (folder / ".state").mkdir()
+        for name in PROGRAM_PARTS:
+            source = instance.root / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / name)
+        (folder / ".venv").symlink_to(instance.root / ".venv")
+        variables = {**deploy.variables(instance), **_PATCH_FORCE, "PULUMI_BACKEND_URL": f"file://{folder / '.state'}"}
+        if provider:
+            (folder / ".bin").mkdir()
+            (folder / ".bin" / "pulumi-resource-kubernetes").symlink_to(provider)
+            variables["PATH"] = os.pathsep.join([str(folder / ".bin"), variables["PATH"]])
+        return cls(folder, variables, instance.ingress_addresses[0])
+
+    def init(self) -> None:
+        """Make the stack, empty; what an earlier run left in the cluster is removed first."""
+        self._run(["kubectl", "delete", "namespace", CLUSTER_NAMESPACE, "--ignore-not-found", "--wait"])
+        self.declare({}, {})
+        self._run(["pulumi", "stack", "init", STACK, "--non-interactive"])
+
+    def declare(self, replicas: Mapping[GeneratedProject, int], tags: Mapping[GeneratedProject, str]) -> None:
+        """Write project files and the stack file.
+
+        Args:
+            replicas: Project → pods.
+            tags: Project → image tag.
+        """
+        for project, count in replicas.items():
+            (self.folder / "projects" / f"{project.gitea_name}.yaml").write_text(project.file(count))
+        path = self.folder / f"Pulumi.{STACK}.yaml"
+        content = cast("dict[str, Any]", yaml.safe_load(path.read_text())) if path.exists() else {}
+        by_name = {project.gitea_name: tag for project, tag in tags.items()}
+        # What `pulumi stack init` added, the salt of the stack's secrets, is kept.
+        content["config"] = stack_config(by_name, REGISTRY_NAME, self.ingress)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def preview(self) -> float:
+        """Time `pulumi preview` of a stack in which nothing changed."""
+        return self._run(["pulumi", "preview", "--stack", STACK, "--expect-no-changes", "--non-interactive"])
+
+    def up(self) -> float:
+        """Time `pulumi up` of what is declared."""
+        return self._run(["pulumi", *_UP, "--suppress-outputs"])
+
+    def release(self, project: GeneratedProject, tag: str, *, targeted: bool = False) -> float:
+        """Time `pulumi up` that gives one project a new tag.
+
+        Args:
+            project: The project.
+            tag: One that it does not run yet.
+            targeted: With `--target` of its component alone.
+        """
+        return self._run(["pulumi", *_UP, "--suppress-outputs", *_release(project, tag, targeted=targeted)])
+
+    def profile(self, project: GeneratedProject, tag: str, projects: int, *, targeted: bool = False) -> Profile:
+        """Run the same as `release` and look into it.
+
+        Args:
+            project: The project.
+            tag: One that it does not run yet.
+            projects: Projects of the stack, for the report.
+            targeted: With `--target` of its component alone.
+        """
+        command = ["pulumi", *_UP, "--json", *_release(project, tag, targeted=targeted)]
+        watched = watch(command, self.folder, {**self.variables, **_STREAM}, COMMAND_SECONDS)
+        if watched.code != 0:
+            raise CommandError(f"`pulumi up` failed:\n{watched.errors[-_SHOWN_CHARACTERS:]}")
+        events = [(at, kind) for at, line in watched.lines for kind in event_kinds(line)]
+        phases = phases_of(events, watched.seconds)
+        name = "`pulumi up --target`" if targeted else "`pulumi up`"
+        return Profile(name, projects, watched.seconds, phases, watched.parts)
+
+    def set_image(self, project: GeneratedProject, image: str) -> float:
+        """Time `kubectl set image` and `kubectl rollout status`, together.
+
+        Args:
+            project: The project.
+            image: `repository:tag@digest` below the registry, as Pulumi would run it.
+        """
+        scope = f"--namespace={CLUSTER_NAMESPACE}"
+        target = f"deployment/{project.deployment}"
+        change = ["kubectl", "set", "image", scope, target, f"{project.container}={REGISTRY_NAME}/{image}"]
+        wait = ["kubectl", "rollout", "status", scope, target, f"--timeout={ROLLOUT_SECONDS}s"]
+        return self._run(change) + self._run(wait)
+
+    def live_image(self, project: GeneratedProject) -> str:
+        """Return the image that the project's Deployment names."""
+        path = "jsonpath={.spec.template.spec.containers[0].image}"
+        scope = f"--namespace={CLUSTER_NAMESPACE}"
+        command = ["kubectl", "get", scope, f"deployment/{project.deployment}", f"--output={path}"]
+        return self.output(command).strip()
+
+    def state(self) -> tuple[int, int]:
+        """Return how many resources the stack has, and how many bytes its exported state."""
+        text = self.output(["pulumi", "stack", "export", "--stack", STACK])
+        return len(json.loads(text)["deployment"].get("resources", [])), len(text.encode())
+
+    def output(self, command: Sequence[str]) -> str:
+        """Run a command that is not timed, and return what it prints.
+
+        Raises:
+            CommandError: It failed.
+        """
+        finished = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if finished.returncode != 0:
+            said = (finished.stdout + finished.stderr)[-_SHOWN_CHARACTERS:]
+            raise CommandError(f"`{' '.join(command[:3])}` failed (exit code {finished.returncode}):\n{said}")
+        return finished.stdout
+
+    def _run(self, command: Sequence[str]) -> float:
+        started = time.monotonic()
+        self.output(command)
+        return time.monotonic() - started
+
+
+_UP = ("up", "--stack", STACK, "--yes", "--skip-preview", "--non-interactive")
+
+
+def _release(project: GeneratedProject, tag: str, *, targeted: bool) -> list[str]:
+    config = ["--config-path", "--config", f'{NAMESPACE}:tags["{project.gitea_name}"]={tag}']
+    return [*config, *(["--target", project.urn, "--target-dependents"] if targeted else [])]
+
+
+def event_kinds(line: str) -> list[str]:
+    """Return the kind of engine event that a line of `pulumi up --json` tells; none when it is something else. Pure."""
+    try:
+        event: object = json.loads(line)
+    except ValueError:
+        return []
+    keys = cast("dict[str, object]", event) if isinstance(event, dict) else {}
+    return [key for key in keys if key.endswith("Event")]
