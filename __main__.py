@@ -1,7 +1,5 @@
 """The Pulumi program: settings → namespace → projects → exports."""
 
-from typing import Any
-
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 
@@ -9,31 +7,39 @@ from components import FrontendApp, FrontendAppArgs, PackageApp, PackageAppArgs
 from components._apply import apply
 from manifests.namespace import namespace
 from model.problems import SettingsError
-from model.release import Record
 from model.stack import Application, Stack
-from settings import load_stack, read_records
+from settings import load_stack
 
 
-def declare(stack: Stack, application: Application, record: Record | None, opts: pulumi.ResourceOptions) -> Any:
+def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
     """Declare one project's component."""
     if application.project.kind == "backend":
-        return PackageApp(application.gitea_name, PackageAppArgs(application, stack.environment, record), opts)
-    return FrontendApp(application.gitea_name, FrontendAppArgs(application, stack.environment, record), opts)
+        return PackageApp(application.gitea_name, PackageAppArgs(application, stack.environment), opts)
+    return FrontendApp(application.gitea_name, FrontendAppArgs(application, stack.environment), opts)
+
+
+def tell(stack: Stack) -> None:
+    """Say what the stack file leaves open."""
+    for application in stack.waiting:
+        pulumi.info(f"{application.gitea_name} has no tag and is not deployed: set package-platform:tags for it")
+    for application in stack.kept:
+        tag = application.image.tag if application.image else ""
+        pulumi.info(
+            f"{application.gitea_name} has no tag in the stack file and keeps {tag}: set package-platform:tags for it, "
+            "or take it down with package-platform:projects.exclude"
+        )
 
 
 def main() -> None:
     """Declare everything that the selected stack consists of."""
-    stack, records = load_stack(), read_records()
+    stack = load_stack()
+    tell(stack)
     environment = stack.environment
     first: list[pulumi.Resource] = []
     if stack.platform:
         first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
-    for application in stack.waiting:
-        pulumi.info(f"{application.gitea_name} has no tag and is not deployed: set package-platform:tags for it")
     apps = {
-        application.gitea_name: declare(
-            stack, application, records.get(application.name), pulumi.ResourceOptions(depends_on=first)
-        )
+        application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
         for application in stack.deployed
     }
     waiting = {application.gitea_name: None for application in stack.waiting}

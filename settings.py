@@ -16,7 +16,7 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError
 from model.release import Record, records_of
-from model.stack import NAMESPACE, Application, Stack, parse_stack
+from model.stack import NAMESPACE, Application, Stack, parse_stack, with_records
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
@@ -34,7 +34,8 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     """
     name = pulumi.get_stack()
     file = f"Pulumi.{name}.yaml"
-    return resolve(build_stack(program, file, name, _stack_config()), file)
+    stack = with_records(build_stack(program, file, name, _stack_config()), read_records())
+    return resolve(stack, file)
 
 
 def build_stack(program: Path, file: str, name: str, data: Mapping[str, Any]) -> Stack:
@@ -100,7 +101,7 @@ def environment_names(program: Path, current: str) -> list[str]:
 
 
 def resolve(stack: Stack, file: str) -> Stack:
-    """Return the stack with every tag's digest, as the registry tells it.
+    """Return the stack with every tag's digest, as the registry tells it; what is kept has its own already.
 
     Raises:
         SettingsError: With a line for each image that is missing or can't be asked for.
@@ -108,13 +109,17 @@ def resolve(stack: Stack, file: str) -> Stack:
     if not stack.environment.registry.pin_digests:
         return stack
     host = stack.environment.registry.host
-    images = {(each.image.repository.removeprefix(f"{host}/"), each.image.tag) for each in stack.deployed if each.image}
+    images = {
+        (each.image.repository.removeprefix(f"{host}/"), each.image.tag)
+        for each in stack.deployed
+        if each.image and not each.kept
+    }
     digests = Registry(host).digests(images)
     problems: list[Problem] = []
 
     def pinned(application: Application) -> Application:
         image = application.image
-        if image is None:
+        if image is None or application.kept:
             return application
         answer = digests[image.repository.removeprefix(f"{host}/"), image.tag]
         if isinstance(answer, RegistryError):

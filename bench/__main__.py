@@ -15,7 +15,7 @@ import typer
 
 from bench.images import TagError, Tagger
 from bench.measure import Measurement, measure
-from bench.report import Circumstances, MarkersMissingError, Results, render, replace_section
+from bench.report import Circumstances, MarkersMissingError, render, replace_section
 from bench.workspace import CommandError, Workspace
 from devcluster import cluster
 from devcluster.errors import Refused
@@ -61,9 +61,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
         with progress.step("stack init"):
             workspace.init()
         measurement = Measurement(workspace, Tagger(instance.registry_endpoint), progress, rounds)
-        figures, with_pods, profiles = measure(measurement, counts, pods=pods)
-        about = _circumstances(load, rounds, provider)
-    report = render(Results(about, tuple(figures), with_pods, tuple(profiles)))
+        results = measure(measurement, counts, _circumstances(load, rounds, provider), pods=pods)
+    report = render(results, load_end=os.getloadavg()[0])
     print(report)
     if write:
         DOCUMENT.write_text(replace_section(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
@@ -107,7 +106,6 @@ def _circumstances(load: float, rounds: int, provider: Path | None) -> Circumsta
         cores=os.cpu_count() or 1,
         memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3,
         load=load,
-        load_end=os.getloadavg()[0],
         versions=versions,
         rounds=rounds,
     )

@@ -110,11 +110,15 @@ def slope_milliseconds(sizes: Sequence[SizeFigures], command: str) -> float | No
     return fit.slope * MILLISECONDS
 
 
-def phases_of(events: Sequence[tuple[float, str]], seconds: float) -> tuple[Phase, ...]:
+def phases_of(events: Sequence[tuple[float, str]], program_start: float, seconds: float) -> tuple[Phase, ...]:
     """Cut a command's time at the engine's events.
+
+    The SDK tells the engine of the stack only when the program first waits for an answer, which is after it has
+    imported everything, read its settings and asked the registry; so all of that lies before the first resource.
 
     Args:
         events: Seconds since the start and kind of event, in the order in which they were told.
+        program_start: When the Python process began, in seconds since the start.
         seconds: How long the command took.
     """
 
@@ -123,13 +127,17 @@ def phases_of(events: Sequence[tuple[float, str]], seconds: float) -> tuple[Phas
 
     begun = first("preludeEvent", seconds)
     registered = first("resourcePreEvent", seconds)
-    # The stack itself is the first resource; the program registers it before it has read its settings.
+    # The stack itself is the first resource, what the program declares comes after it.
     declared = next(iter([at for at, each in events if each == "resourcePreEvent"][1:2]), seconds)
     done = max((at for at, each in events if each in _RESOURCE_EVENTS), default=seconds)
     return (
         Phase("engine starts, opens the state and the stack file", begun),
-        Phase("plugins are looked up, language host and program start, SDKs are imported", registered - begun),
-        Phase("program reads settings, registry and records; the provider starts", declared - registered),
+        Phase("plugins are looked up", max(program_start - begun, 0.0)),
+        Phase(
+            "program starts: SDKs are imported, settings and registry are read",
+            registered - max(program_start, begun),
+        ),
+        Phase("records of what runs are read, manifests are rendered, the provider starts", declared - registered),
         Phase("resources are compared and changed", max(done - declared, 0.0)),
         Phase("last write of the state, plugins end", seconds - max(done, declared)),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bench.figures import Profile, SizeFigures, Timing
 from bench.generated import GeneratedProject, projects
 from bench.images import Tagger
-from bench.report import CREATE, KUBECTL, PREVIEW, TARGETED, UP
+from bench.report import CREATE, KUBECTL, PREVIEW, TARGETED, UP, Circumstances, Results
 from bench.workspace import CommandError, Workspace
 from devcluster.progress import Progress
 
@@ -64,10 +64,18 @@ class Measurement:
         """Look into one `pulumi up` and one with `--target`, at the present size."""
         count = len(self.tags)
         with self.progress.step(f"{count} projects: where the time goes"):
-            return [
-                self.workspace.profile(self.chosen, self._next_tag(), count, targeted=targeted)
-                for targeted in (False, True)
-            ]
+            found: list[Profile] = []
+            for target in (None, self.chosen):
+                self._declare_next_tag()
+                found.append(self.workspace.profile(count, target))
+            return found
+
+    def startup(self) -> dict[str, Timing]:
+        """Time the parts that every run begins with."""
+        with self.progress.step(f"start of a run: {self.rounds} rounds"):
+            self.workspace.startup()  # the first one writes Python's compiled files
+            rounds = [self.workspace.startup() for _ in range(self.rounds)]
+        return {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}
 
     def _grow(self, count: int) -> float:
         added = projects(count)[len(self.tags) :]
@@ -84,31 +92,34 @@ class Measurement:
             self.progress.note(f"round {number}")
             if with_preview:
                 found.setdefault(PREVIEW, []).append(self.workspace.preview())
-            found.setdefault(UP, []).append(self._release(targeted=False))
+            found.setdefault(UP, []).append(self._release())
             found.setdefault(KUBECTL, []).append(self._set_image())
-            found.setdefault(TARGETED, []).append(self._release(targeted=True))
+            found.setdefault(TARGETED, []).append(self._release(self.chosen))
             found.setdefault(KUBECTL, []).append(self._set_image())
         return {command: Timing(tuple(seconds)) for command, seconds in found.items()}
 
-    def _release(self, *, targeted: bool) -> float:
-        tag = self._next_tag()
-        seconds = self.workspace.release(self.chosen, tag, targeted=targeted)
+    def _release(self, target: GeneratedProject | None = None) -> float:
+        tag = self._declare_next_tag()
+        seconds = self.workspace.up(target)
         self._check_live(tag)
         return seconds
 
     def _set_image(self) -> float:
-        tag = self._next_tag(remember=False)
+        tag = next(self._fresh)
         digest = self.tagger.tag(self.chosen.repository, tag)
         seconds = self.workspace.set_image(self.chosen, f"{self.chosen.repository}:{tag}@{digest}")
         self._check_live(tag)
         return seconds
 
-    def _next_tag(self, *, remember: bool = True) -> str:
-        """Return a tag that nothing has run yet; remembered, it is what the stack file says from now on."""
+    def _declare_next_tag(self) -> str:
+        """Write a tag into the stack file that nothing has run yet, and return it.
+
+        Written here and not by `pulumi up --config-path --config`, which replaces the whole map of tags.
+        """
         tag = next(self._fresh)
         self.tagger.tag(self.chosen.repository, tag)
-        if remember:
-            self.tags[self.chosen] = tag
+        self.tags[self.chosen] = tag
+        self.workspace.declare({}, self.tags)
         return tag
 
     def _check_live(self, tag: str) -> None:
@@ -122,23 +133,23 @@ class Measurement:
             raise CommandError(f"the command ended well, but {self.chosen.deployment} runs {image} and not {tag}")
 
 
-def measure(
-    measurement: Measurement, sizes: Sequence[int], *, pods: bool
-) -> tuple[list[SizeFigures], dict[str, Timing], list[Profile]]:
+def measure(measurement: Measurement, sizes: Sequence[int], about: Circumstances, *, pods: bool) -> Results:
     """Run everything, the smallest size first.
 
     Args:
         measurement: What to measure with.
         sizes: Projects of the stack, rising.
+        about: What the figures depend on.
         pods: Whether the release with real pods is timed too, at the smallest size.
     """
     figures: list[SizeFigures] = []
     with_pods: dict[str, Timing] = {}
     profiles: list[Profile] = []
+    startup = measurement.startup()
     for size in sizes:
         figures.append(measurement.size(size))
         if size in (sizes[0], sizes[-1]):
             profiles += measurement.profiles()
         if pods and size == sizes[0]:
             with_pods = measurement.pods()
-    return figures, with_pods, profiles
+    return Results(about, startup, tuple(figures), with_pods, tuple(profiles))

@@ -13,9 +13,10 @@ from bench.figures import Part
 
 LOOK_SECONDS = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
+PROGRAM = "program (Python)"
 _NAMES = (
     ("pip", "pip list (asked by the language host for plugins)"),
-    ("pulumi-language-python-exec", "program (Python)"),
+    ("pulumi-language-python-exec", PROGRAM),
     ("pulumi-language-python", "language host"),
     ("pulumi-resource-kubernetes", "Kubernetes provider"),
     ("pulumi", "engine (pulumi)"),
@@ -101,6 +102,8 @@ def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
         with contextlib.suppress(OSError):
             words = tuple(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0"))
             earlier = seen.get((pid, start))
+            if words == ("",):  # ended, and not yet collected by its parent
+                continue
             peak = max(_peak_bytes(pid), earlier.peak_bytes if earlier else 0)
             seen[pid, start] = _Seen(words, start, at, cpu, peak)
 

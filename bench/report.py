@@ -28,7 +28,6 @@ class Circumstances:
         cores: CPU cores of the machine.
         memory_gib: Its memory.
         load: Load average (1 min) at the start: how much else the machine was doing.
-        load_end: The same at the end.
         versions: Program → version.
         rounds: How often each command was timed.
     """
@@ -37,7 +36,6 @@ class Circumstances:
     cores: int
     memory_gib: float
     load: float
-    load_end: float
     versions: dict[str, str]
     rounds: int
 
@@ -49,19 +47,27 @@ class Results:
     Args:
         circumstances: What the figures depend on.
         sizes: The stack at each size, the smallest first.
+        startup: What every run begins with, each alone: command → what it took.
         pods: The same release with real pods, by command; empty when it was left out.
         profiles: Single runs that were looked into.
     """
 
     circumstances: Circumstances
+    startup: dict[str, Timing]
     sizes: tuple[SizeFigures, ...]
     pods: dict[str, Timing]
     profiles: tuple[Profile, ...]
 
 
-def render(results: Results) -> str:
-    """Return the whole report as Markdown."""
-    parts = [_header(results.circumstances), _release_table(results), _slope_table(results.sizes)]
+def render(results: Results, *, load_end: float) -> str:
+    """Return the whole report as Markdown.
+
+    Args:
+        results: What was found.
+        load_end: Load average (1 min) at the end of the run.
+    """
+    parts = [_header(results.circumstances, load_end), _release_table(results)]
+    parts += [_slope_table(results.sizes), _startup_table(results.startup)]
     parts += [_profile_tables(profile) for profile in results.profiles]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -78,10 +84,10 @@ def replace_section(document: str, section: str) -> str:
     return f"{document[: begin + len(BEGIN)]}\n\n{section.strip()}\n\n{document[end:]}"
 
 
-def _header(about: Circumstances) -> str:
+def _header(about: Circumstances, load_end: float) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
     machine = f"{about.date}; {about.cores} cores, {about.memory_gib:.0f} GiB of memory"
-    load = f"load average {about.load:.1f} at the start and {about.load_end:.1f} at the end, the cluster included"
+    load = f"load average {about.load:.1f} at the start and {load_end:.1f} at the end, the cluster included"
     order = f"Rounds: {about.rounds}, in turn (preview, up, kubectl, up --target, kubectl, and again)"
     reading = "figures are the median in seconds, with the quickest and the slowest round"
     setup = "the stack was made by `pulumi up`, growing from size to size; no checkpoint was imported"
@@ -107,6 +113,11 @@ def _slope_table(sizes: Sequence[SizeFigures]) -> str:
     found = [(command, slope_milliseconds(sizes, command)) for command in (PREVIEW, UP, TARGETED)]
     rows = [[command, f"{slope:.1f}"] for command, slope in found if slope is not None]
     return markdown_table(["each further resource costs", "ms"], rows) if rows else ""
+
+
+def _startup_table(startup: dict[str, Timing]) -> str:
+    rows = [[command, _timing(timing)] for command, timing in startup.items()]
+    return markdown_table(["part of every run, alone", "s"], rows) if rows else ""
 
 
 def _profile_tables(profile: Profile) -> str:

@@ -14,10 +14,9 @@ import yaml
 
 from bench.figures import Profile, phases_of
 from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_config
-from bench.processes import watch
+from bench.processes import PROGRAM, watch
 from devcluster import deploy
 from devcluster.instance import REGISTRY_NAME, Instance
-from model.stack import NAMESPACE
 
 PROGRAM_PARTS = ("__main__.py", "Pulumi.yaml", "components", "manifests", "model", "registry.py", "settings.py")
 """What the program is made of; projects and stack files are made up."""
@@ -99,36 +98,40 @@ class Workspace:
         """Time `pulumi preview` of a stack in which nothing changed."""
         return self._run(["pulumi", "preview", "--stack", STACK, "--expect-no-changes", "--non-interactive"])
 
-    def up(self) -> float:
-        """Time `pulumi up` of what is declared."""
-        return self._run(["pulumi", *_UP, "--suppress-outputs"])
-
-    def release(self, project: GeneratedProject, tag: str, *, targeted: bool = False) -> float:
-        """Time `pulumi up` that gives one project a new tag.
+    def up(self, target: GeneratedProject | None = None) -> float:
+        """Time `pulumi up` of what is declared.
 
         Args:
-            project: The project.
-            tag: One that it does not run yet.
-            targeted: With `--target` of its component alone.
+            target: The one project whose component is named by `--target`; all when it is None.
         """
-        return self._run(["pulumi", *_UP, "--suppress-outputs", *_release(project, tag, targeted=targeted)])
+        return self._run(["pulumi", *_UP, "--suppress-outputs", *_only(target)])
 
-    def profile(self, project: GeneratedProject, tag: str, projects: int, *, targeted: bool = False) -> Profile:
-        """Run the same as `release` and look into it.
+    def startup(self) -> dict[str, float]:
+        """Time what every `pulumi up` begins with, each alone: part, for people → seconds."""
+        python = str(self.folder / ".venv" / "bin" / "python")
+        return {
+            "`pulumi version`": self._run(["pulumi", "version"]),
+            "`python -m pip list -v` (how the language host finds plugins)": self._run([python, *_PIP_LIST]),
+            "Python without imports": self._run([python, "-c", "pass"]),
+            "Python with all imports of the program": self._run([python, "-c", "import components, settings"]),
+            "the same without `components` (no pulumi-kubernetes)": self._run([python, "-c", "import settings"]),
+        }
+
+    def profile(self, projects: int, target: GeneratedProject | None = None) -> Profile:
+        """Run the same as `up` and look into it.
 
         Args:
-            project: The project.
-            tag: One that it does not run yet.
             projects: Projects of the stack, for the report.
-            targeted: With `--target` of its component alone.
+            target: As for `up`.
         """
-        command = ["pulumi", *_UP, "--json", *_release(project, tag, targeted=targeted)]
+        command = ["pulumi", *_UP, "--json", *_only(target)]
         watched = watch(command, self.folder, {**self.variables, **_STREAM}, COMMAND_SECONDS)
         if watched.code != 0:
             raise CommandError(f"`pulumi up` failed:\n{watched.errors[-_SHOWN_CHARACTERS:]}")
         events = [(at, kind) for at, line in watched.lines for kind in event_kinds(line)]
-        phases = phases_of(events, watched.seconds)
-        name = "`pulumi up --target`" if targeted else "`pulumi up`"
+        program_start = min(part.start_seconds for part in watched.parts if part.name == PROGRAM)
+        phases = phases_of(events, program_start, watched.seconds)
+        name = "`pulumi up --target`" if target else "`pulumi up`"
         return Profile(name, projects, watched.seconds, phases, watched.parts)
 
     def set_image(self, project: GeneratedProject, image: str) -> float:
@@ -182,12 +185,12 @@ class Workspace:
         return time.monotonic() - started
 
 
+_PIP_LIST = ("-m", "pip", "list", "-v", "--format", "json")
 _UP = ("up", "--stack", STACK, "--yes", "--skip-preview", "--non-interactive")
 
 
-def _release(project: GeneratedProject, tag: str, *, targeted: bool) -> list[str]:
-    config = ["--config-path", "--config", f'{NAMESPACE}:tags["{project.gitea_name}"]={tag}']
-    return [*config, *(["--target", project.urn, "--target-dependents"] if targeted else [])]
+def _only(target: GeneratedProject | None) -> list[str]:
+    return ["--target", target.urn, "--target-dependents"] if target else []
 
 
 def event_kinds(line: str) -> list[str]:

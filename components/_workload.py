@@ -1,8 +1,6 @@
 """The resources of a project, in the order in which a release must touch them."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
@@ -25,14 +23,12 @@ class WorkloadArgs:
     """What a project's component is told.
 
     Attributes:
-        application: The project with the image to run.
+        application: The project with the image to run, and what its last release recorded.
         environment: Where it runs.
-        record: What its last release recorded, None when there was none. Plain values, known at plan time.
     """
 
     application: Application
     environment: Environment
-    record: Record | None = None
 
     def wanted_record(self) -> Record:
         """Return the record of the release that these arguments ask for.
@@ -43,7 +39,7 @@ class WorkloadArgs:
         image = self.application.image
         if image is None:
             raise ValueError(f"{self.application.gitea_name} has no image tag: a project without one is not deployed")
-        return rolled(self.record, Release(tag=image.tag, digest=image.digest))
+        return rolled(self.application.record, Release(tag=image.tag, digest=image.digest))
 
 
 class WorkloadComponent(pulumi.ComponentResource):
@@ -55,8 +51,8 @@ class WorkloadComponent(pulumi.ComponentResource):
     """Name of its Service, which is its name in the cluster's DNS."""
     tag: pulumi.Output[str]
     """The tag that runs, from the record as it was applied."""
-    release: pulumi.Output[dict[str, Any]]
-    """The record as it was applied: live slot, what each slot runs, earlier good releases."""
+    release: pulumi.Output[dict[str, str | None]]
+    """What runs, from the record as it was applied: ``slot``, ``tag``, ``digest``."""
 
     def _build(self, name: str, args: WorkloadArgs, workload: Workload, opts: pulumi.ResourceOptions | None) -> None:
         # Pulumi waits for a component's `depends_on` only when it registers the component itself: hand it on.
@@ -90,14 +86,14 @@ class WorkloadComponent(pulumi.ComponentResource):
         self.url = pulumi.Output.from_input(args.environment.url(routes[0]) if routes else None)
         self.service_name = service.metadata.apply(lambda metadata: str(metadata.name))
         self.release = service.metadata.apply(
-            lambda metadata: json.loads((metadata.annotations or {}).get(RECORD_ANNOTATION, "{}"))
+            lambda metadata: _view((metadata.annotations or {}).get(RECORD_ANNOTATION, ""))
         )
-        self.tag = self.release.apply(_live_tag)
+        self.tag = self.release.apply(lambda release: release.get("tag") or "")
         self.register_outputs(
             {"url": self.url, "serviceName": self.service_name, "tag": self.tag, "release": self.release}
         )
 
 
-def _live_tag(record: dict[str, Any]) -> str:
-    parsed = parse_record(json.dumps(record))
-    return parsed.release.tag if parsed else ""
+def _view(annotation: str) -> dict[str, str | None]:
+    record = parse_record(annotation)
+    return {"slot": record.live, "tag": record.release.tag, "digest": record.release.digest} if record else {}

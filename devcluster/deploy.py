@@ -180,7 +180,7 @@ def _rows(outputs: Mapping[str, Any], pods: Mapping[str, str]) -> list[Row]:
             continue
         url, namespace = endpoint.get("url"), endpoint["namespace"]
         answer = _answer(url, endpoint.get("address")) if url else "no route"
-        tag = release["slots"][release["live"]]["tag"]
+        tag = release["tag"]
         rows.append(Row(project, tag, url or "-", pods.get(f"{namespace}/{project}", "-"), answer))
     return rows
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from devcluster import commands, nginx
+from devcluster.failure import SetupError
 from devcluster.layers import Entry, Layer, files_below
 from devcluster.progress import Progress
 from devcluster.toolchain import ROOT, build, cache_folder, find, locked, replacing_folder
@@ -279,8 +280,11 @@ def push_layout(kind: str, layout: Path, endpoint: str, progress: Progress) -> P
     """
     builder = build(find("imagebuild"), progress) / "imagebuild"
     with progress.step(f"push the {kind} images"):
-        told = commands.run([str(builder), "push", str(layout), endpoint], timeout=_PUSH_TIMEOUT_SECONDS)
-    return PushCount(**json.loads(told))
+        done = commands.attempt([str(builder), "push", str(layout), endpoint], timeout=_PUSH_TIMEOUT_SECONDS)
+        if done.returncode != 0:
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("imagebuild: ")
+            raise SetupError(f"could not push the {kind} images to {endpoint}: {reason}")
+    return PushCount(**json.loads(done.stdout))
 
 
 def _plan(images: Sequence[Image], identities: dict[Layer, str]) -> str:

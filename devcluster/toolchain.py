@@ -5,6 +5,7 @@ work trees of a user share it and a change of any input leads to another folder.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -112,12 +113,13 @@ def input_hash(tool: Tool, source: Path, go_version: str) -> str:
     """Return the hash of everything that decides what a build makes.
 
     Args:
-        tool: its row of the table, all fields.
+        tool: its row of the table.
         source: the folder whose files count, save hidden ones and tests.
         go_version: what `go env` says of the compiler and its target.
     """
     digest = hashlib.sha256()
-    recipe = [repr(tool), go_version, repr(_BUILD_FLAGS)]
+    # What the finished program needs to run does not change how it is built.
+    recipe = [repr(dataclasses.replace(tool, needs=())), go_version, repr(_BUILD_FLAGS)]
     if tool.slim:
         recipe.append(inspect.getsource(_copy_slim))
     for part in recipe:

@@ -14,6 +14,7 @@ from model.fields import Frozen, Tag, field_names, plain_mapping
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
+from model.release import Record
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -91,7 +92,11 @@ class Application(Frozen):
     project: Project = Field(discriminator="kind")
     """What the file says for this environment."""
     image: Image | None
-    """What to run; None for a project that has no tag yet."""
+    """What to run; None for a project that has no tag and never ran."""
+    record: Record | None = None
+    """What its last release recorded; None when there was none."""
+    kept: bool = False
+    """True when the stack file has no tag for it, and it therefore keeps what it runs."""
 
     @property
     def name(self) -> str:
@@ -113,8 +118,13 @@ class Stack(Frozen):
         return tuple(application for application in self.applications if application.image)
 
     @property
+    def kept(self) -> tuple[Application, ...]:
+        """The projects that keep what they run, as the stack file has no tag for them."""
+        return tuple(application for application in self.applications if application.kept)
+
+    @property
     def waiting(self) -> tuple[Application, ...]:
-        """The projects that are declared but have no tag."""
+        """The projects that are declared but have no tag and never ran."""
         return tuple(application for application in self.applications if not application.image)
 
 
@@ -200,6 +210,36 @@ def parse_stack(
     return Stack(environment=config.environment, applications=applications, platform=config.platform)
 
 
+def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
+    """Return the stack with what each project's last release recorded.
+
+    A project that runs but has no tag in the stack file keeps what it runs. Taking it down would turn an omission into
+    an outage, and Pulumi makes that omission easy: `pulumi up --config-path -c 'package-platform:tags["x"]=1'` replaces
+    the whole map by that one entry (``newcmd.SaveConfig`` of the CLI sets top-level keys).
+
+    Args:
+        stack: As the files describe it.
+        records: Kubernetes name of the project → record.
+    """
+
+    def remembered(application: Application) -> Application:
+        record = records.get(application.name)
+        if record is None:
+            return application
+        if application.image:
+            return application.model_copy(update={"record": record})
+        repository = repository_of(stack.environment, application.gitea_name, application.project)
+        image = Image(repository=repository, tag=record.release.tag, digest=record.release.digest)
+        return application.model_copy(update={"record": record, "image": image, "kept": True})
+
+    return stack.model_copy(update={"applications": tuple(map(remembered, stack.applications))})
+
+
+def repository_of(environment: Environment, name: str, project: Project) -> str:
+    """Return the repository of a project's images, the registry's host included."""
+    return f"{environment.registry.host}/{project.image or image_repository(project.kind, name)}"
+
+
 def gitea_name(path: str) -> str:
     """Return the Gitea project that a project file is about: its file name without the ending."""
     return path.rsplit("/", 1)[-1].removesuffix(".yaml")
@@ -208,8 +248,7 @@ def gitea_name(path: str) -> str:
 def _application(path: str, project: Project, config: StackConfig) -> Application:
     name = gitea_name(path)
     tag = config.tags.get(name)
-    repository = f"{config.environment.registry.host}/{project.image or image_repository(project.kind, name)}"
-    image = Image(repository=repository, tag=tag) if tag else None
+    image = Image(repository=repository_of(config.environment, name, project), tag=tag) if tag else None
     return Application(gitea_name=name, file=path, project=project, image=image)
 
 

@@ -60,8 +60,7 @@ def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tupl
     They are the committed ones; one back end also answers at /call, by which the sample calls another service.
     """
     program = Program.create(cluster, tmp_path_factory.mktemp("program") / "copy", "test")
-    file = program.project_file("SJZY.Package.Api")
-    file.write_text(file.read_text().replace("routes:\n", "routes:\n  - {host: api, path: /call}\n"))
+    program.add_route("SJZY.Package.Api", "api", "/call")
     program.up()
     return program, program.projects()
 

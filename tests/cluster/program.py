@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from devcluster import deploy
 from devcluster.images import TAGS
@@ -94,6 +95,13 @@ class Program:
         """Write more fields at the end of a project's file."""
         file = self.project_file(project)
         file.write_text(file.read_text().rstrip("\n") + "\n" + text)
+
+    def add_route(self, project: str, host: str, path: str) -> None:
+        """Let a project answer at one more place; its first route stays the first, which is its URL."""
+        file = self.project_file(project)
+        fields = yaml.safe_load(file.read_text())
+        fields["routes"].append({"host": host, "path": path})
+        file.write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False))
 
     def projects(self) -> dict[str, str]:
         """Return all project files with their content."""
@@ -227,13 +235,13 @@ class Program:
         url, host = self.url(project, path)
         deadline = time.monotonic() + ANSWER_SECONDS
         with httpx.Client(trust_env=False, timeout=5, headers={"Host": host}) as client:
-            while (response := client.get(url)).status_code != httpx.codes.OK and time.monotonic() < deadline:
+            while not (response := client.get(url)).is_success and time.monotonic() < deadline:
                 time.sleep(0.2)
         return response
 
 
 @contextmanager
-def changed(file: Path, text: str) -> Iterator[None]:
+def changed(file: Path, text: str) -> Generator[None]:
     """A file with another text, or without one (empty text removes it), for as long as the context lasts."""
     before = file.read_text() if file.exists() else None
     if text:

@@ -54,7 +54,7 @@ def lasting(identities: dict[str, dict[str, Any]], *without: str) -> dict[str, d
 def test_all_eight_answer_with_their_tag(program: Program) -> None:
     assert {project: tag_of(program, project) for project in PROJECTS} == program.tags
     releases = program.outputs()["releases"]
-    assert {project: releases[project]["slots"]["main"]["tag"] for project in PROJECTS} == program.tags
+    assert {project: releases[project]["tag"] for project in PROJECTS} == program.tags
     for project in FRONT_ENDS:
         script = SCRIPT.search(program.answer(project).text)
         assert script, project

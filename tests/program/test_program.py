@@ -9,7 +9,7 @@ import pytest
 
 from model.release import RECORD_ANNOTATION
 from tests.conftest import STACKS
-from tests.program.conftest import Run
+from tests.program.conftest import Recording, Run
 
 KINDS_PER_PROJECT = ("ServiceAccount", "Deployment", "PodDisruptionBudget", "Service", "Ingress")
 
@@ -37,9 +37,8 @@ def test_exports(run: Run) -> None:
         "namespace": "package-test",
     }
     release = outputs["releases"]["SJZY.Package.Api"]
-    assert release["live"] == "main"
-    assert release["slots"]["main"]["tag"] == "2022-08-02-16-59"
-    assert release["slots"]["main"]["digest"].startswith("sha256:")
+    assert (release["slot"], release["tag"]) == ("main", "2022-08-02-16-59")
+    assert release["digest"].startswith("sha256:")
 
 
 def test_a_project_without_a_tag_is_listed_and_not_deployed(run: Run) -> None:
@@ -48,6 +47,27 @@ def test_a_project_without_a_tag_is_listed_and_not_deployed(run: Run) -> None:
     assert recording.of("PackageApp") == []
     assert recording.outputs["releases"]["SJZY.Package.Api"] is None
     assert "SJZY.Package.Api" not in recording.outputs["endpoints"]
+
+
+def recorded(recording: Recording) -> dict[str, Any]:
+    """Return what the engine would tell the next run of the resources that this one declared."""
+    return {
+        f"urn:{index}": {"type": each.type, "outputs": each.inputs}
+        for index, each in enumerate(recording.of("Service"))
+    }
+
+
+def test_a_project_that_runs_keeps_what_it_runs_when_its_tag_is_missing(run: Run) -> None:
+    first = run("test")
+    second = run("test", earlier=recorded(first), tags={"packet": "2022-08-03-18-54"})
+    assert len(second.of("FrontendApp")) + len(second.of("PackageApp")) == 8
+    before, after = ({each.name: each.inputs for each in record.of("Deployment")} for record in (first, second))
+    assert {name for name in before if before[name] != after[name]} == {"packet-main"}
+
+
+def test_a_project_that_runs_is_taken_down_by_excluding_it(run: Run) -> None:
+    second = run("test", earlier=recorded(run("test")), projects={"exclude": ["packet"]})
+    assert "packet" not in [each.name for each in second.of("FrontendApp")]
 
 
 def test_a_stack_may_hold_a_part_of_the_environment(run: Run) -> None:
@@ -61,11 +81,8 @@ def test_a_stack_may_hold_a_part_of_the_environment(run: Run) -> None:
 
 def test_the_record_remembers_the_release_before(run: Run) -> None:
     first = run("test")
-    earlier = {
-        f"urn:{index}": {"type": each.type, "outputs": each.inputs} for index, each in enumerate(first.of("Service"))
-    }
     tags = {"SJZY.Package.Api": "2022-08-03-18-54", "packet": "2022-08-02-16-59"}
-    second = run("test", earlier=earlier, tags=tags)
+    second = run("test", earlier=recorded(first), tags=tags)
 
     def tags_of(name: str) -> list[str]:
         (service,) = (each for each in second.of("Service") if each.name == name)
@@ -78,14 +95,11 @@ def test_the_record_remembers_the_release_before(run: Run) -> None:
 
 def test_a_second_run_declares_the_same(run: Run) -> None:
     first = run("test")
-    earlier = {
-        f"urn:{index}": {"type": each.type, "outputs": each.inputs} for index, each in enumerate(first.of("Service"))
-    }
 
     def comparable(declared: list[Any]) -> list[tuple[str, str, str]]:
         return sorted((each.type, each.name, json.dumps(each.inputs, sort_keys=True)) for each in declared)
 
-    assert comparable(run("test", earlier=earlier).declared) == comparable(first.declared)
+    assert comparable(run("test", earlier=recorded(first)).declared) == comparable(first.declared)
 
 
 def test_nothing_only_a_newer_provider_understands_is_asked(run: Run) -> None:

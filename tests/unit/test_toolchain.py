@@ -34,6 +34,7 @@ build)
 esac
 """
 TOOL = Tool("hello", package=".")
+MISSING = SystemProgram("no-such-program-here", "some-package")
 
 
 def _write_program(path: Path, text: str) -> None:
@@ -179,7 +180,8 @@ def test_hash_ignores_what_no_build_reads(source: Path) -> None:
     (source / "main_test.go").write_text("package main\n")
     (source / ".main.go.swp").write_text("editor")
     os.utime(source / "main.go", (1, 1))
-    assert toolchain.input_hash(TOOL, source, "go1.26.8") == before
+    needy = dataclasses.replace(TOOL, needs=(MISSING,))
+    assert toolchain.input_hash(needy, source, "go1.26.8") == before
 
 
 def test_failing_build_says_why_and_leaves_nothing_that_counts(
@@ -315,9 +317,6 @@ def test_unsuitable_pulumi_of_the_machine_is_refused(
     _write_program(tmp_path / "bin" / "pulumi", f"#!/bin/sh\necho {version}\n")
     with pytest.raises(SetupError, match=rf"bin/pulumi is {version}: install Pulumi v3\.259\.0 or a newer 3\.x"):
         toolchain.ensure(["pulumi"], Progress(quiet=True))
-
-
-MISSING = SystemProgram("no-such-program-here", "some-package")
 
 
 def test_only_missing_programs_name_their_packages() -> None:

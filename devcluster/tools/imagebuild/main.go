@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,7 +28,7 @@ func run(arguments []string) error {
 	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if len(arguments) != 3 {
-		return fmt.Errorf(usage)
+		return errors.New(usage)
 	}
 	switch arguments[0] {
 	case "build":
@@ -35,5 +36,5 @@ func run(arguments []string) error {
 	case "push":
 		return push(stopped, arguments[1], arguments[2], os.Stdout)
 	}
-	return fmt.Errorf(usage)
+	return errors.New(usage)
 }

@@ -1,0 +1,27 @@
+"""The image of keepalived: Debian's program with its libraries, and one static busybox for its checks."""
+
+from pathlib import Path
+
+from devcluster.progress import Progress
+from devcluster.unpacked import Recipe, ensure_root
+
+VERSION = "2.2.7"
+PROGRAM = "usr/sbin/keepalived"
+BUSYBOX = "bin/busybox"
+RECIPE = Recipe(
+    name="keepalived",
+    packages=("keepalived", "busybox-static"),
+    programs=(PROGRAM,),
+    files=(BUSYBOX,),
+    # SNMP's library names all of Perl, for a part that keepalived does not load.
+    unneeded=("libperl",),
+)
+
+
+def root(progress: Progress) -> Path:
+    """Return the folder with everything that belongs into the image, downloading what the cache lacks.
+
+    Raises:
+        SetupError: the packages can't be had.
+    """
+    return ensure_root(RECIPE, progress)

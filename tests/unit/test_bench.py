@@ -1,0 +1,205 @@
+"""The pure parts of the measurement: made-up projects, figures, tables, and what its command line refuses."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.__main__ import parse_sizes
+from bench.figures import Part, Phase, Profile, SizeFigures, Timing, phases_of, ratio, slope_milliseconds
+from bench.generated import STACK, GeneratedProject, projects, stack_config
+from bench.processes import PROGRAM, part_name, watch
+from bench.report import (
+    BEGIN,
+    END,
+    KUBECTL,
+    PREVIEW,
+    TARGETED,
+    UP,
+    Circumstances,
+    MarkersMissingError,
+    Results,
+    markdown_table,
+    render,
+    replace_section,
+)
+from bench.workspace import PROGRAM_PARTS, event_kinds
+from devcluster.errors import Refused
+from model.names import collisions
+from model.stack import NAMESPACE, parse_stack
+
+
+def figures(count: int, resources: int, seconds: float) -> SizeFigures:
+    timings = {UP: Timing((seconds,)), KUBECTL: Timing((1.0, 2.0, 9.0)), PREVIEW: Timing((seconds / 2,))}
+    return SizeFigures(count, resources, 1_500_000, timings)
+
+
+ABOUT = Circumstances("2026-01-02", 2, 23.6, 7.25, {"Pulumi CLI": "3.259.0"}, 3)
+
+
+def test_made_up_projects_and_their_stack_are_valid_and_have_the_mix_of_the_seed() -> None:
+    made = projects(200)
+    files: dict[str, object] = {f"projects/{each.gitea_name}.yaml": yaml.safe_load(each.file()) for each in made}
+    config = stack_config({each.gitea_name: each.first_tag for each in made}, "harbor.package.test", "10.0.0.1:80")
+    data = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in yaml.safe_load(yaml.safe_dump(config)).items()}
+    stack = parse_stack(f"Pulumi.{STACK}.yaml", STACK, data, files)
+    assert len(stack.deployed) == 200
+    assert collisions([each.gitea_name for each in made]) == []
+    assert {application.project.replicas for application in stack.applications} == {0}
+    assert sum(application.project.kind == "backend" for application in stack.applications) == 75
+    images = {application.image.reference for application in stack.applications if application.image}
+    assert len(images) == 200, "the registry is asked once for each project"
+
+
+def test_names_of_a_made_up_project_are_those_that_the_program_gives_it() -> None:
+    project = GeneratedProject(0)
+    files = {f"projects/{project.gitea_name}.yaml": yaml.safe_load(project.file(replicas=2))}
+    config = stack_config({project.gitea_name: "t"}, "harbor.package.test", "10.0.0.1:80")
+    data = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items()}
+    (application,) = parse_stack("Pulumi.bench.yaml", STACK, data, files).applications
+    assert application.project.replicas == 2
+    assert (project.container, project.deployment) == (application.name, application.name)
+    assert application.image is not None
+    assert application.image.repository == f"harbor.package.test/{project.repository}"
+    assert project.urn == ("urn:pulumi:bench::package-platform::package-platform:index:PackageApp::Bench.P000.Api")
+    assert GeneratedProject(3).urn.endswith(":FrontendApp::bench_p003")
+
+
+def test_program_parts_exist(root: Path) -> None:
+    assert [name for name in PROGRAM_PARTS if not (root / name).exists()] == []
+
+
+def test_median_ratio_and_slope() -> None:
+    assert Timing((9.0, 1.0, 2.0)).median == 2.0
+    assert Timing((9.0, 1.0, 2.0)).spread == (1.0, 9.0)
+    assert ratio(Timing((6.0,)), Timing((1.0, 2.0, 9.0))) == 3.0
+    sizes = [figures(8, 50, 3.0), figures(80, 450, 7.0), figures(200, 1250, 15.0)]
+    assert slope_milliseconds(sizes, UP) == pytest.approx(10.0)
+    assert slope_milliseconds(sizes[:1], UP) is None
+    assert slope_milliseconds(sizes, "never timed") is None
+
+
+def test_phases_add_up_to_the_whole_and_follow_the_events() -> None:
+    events = [
+        (0.5, "diagnosticEvent"),
+        (1.0, "preludeEvent"),
+        (6.0, "resourcePreEvent"),
+        (7.5, "resourcePreEvent"),
+        (9.0, "resOutputsEvent"),
+        (9.25, "summaryEvent"),
+    ]
+    found = phases_of(events, 3.0, 10.0)
+    assert [phase.seconds for phase in found] == [1.0, 2.0, 3.0, 1.5, 1.5, 1.0]
+    assert sum(phase.seconds for phase in phases_of([], 4.0, 5.0)) == 5.0, "a run without events is no failure"
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        ('{"sequence": 1, "timestamp": 2, "preludeEvent": {"config": {}}}', ["preludeEvent"]),
+        ('{"sequence": 1}', []),
+        ("warning: something", []),
+        ("[1]", []),
+    ],
+)
+def test_event_kinds(line: str, kinds: list[str]) -> None:
+    assert event_kinds(line) == kinds
+
+
+@pytest.mark.parametrize(
+    ("command_line", "name"),
+    [
+        (("pulumi", "up"), "engine (pulumi)"),
+        (("/opt/bin/pulumi-language-python", "127.0.0.1:1"), "language host"),
+        (("/venv/bin/python3", "-m", "pip", "list"), "pip list (asked by the language host for plugins)"),
+        (("/venv/bin/python3", "-u", "/opt/bin/pulumi-language-python-exec", "--monitor"), PROGRAM),
+        (("git", "status"), "other: git"),
+    ],
+)
+def test_process_is_named_for_its_part(command_line: tuple[str, ...], name: str) -> None:
+    assert part_name(command_line) == name
+
+
+def test_watched_command_and_its_child_are_seen_with_their_memory(tmp_path: Path) -> None:
+    child = "import time; held = bytearray(64 << 20); time.sleep(0.6)"
+    script = f"import subprocess, sys; print('hello', flush=True); subprocess.run(['python-child', '-c', {child!r}]"
+    script += f", executable={sys.executable!r}); sys.exit(3)"
+    watched = watch([sys.executable, "-c", script], tmp_path, os.environ, limit=30)
+    assert watched.code == 3
+    assert [line for _, line in watched.lines] == ["hello\n"]
+    parts = {part.name: part for part in watched.parts}
+    assert parts["other: python-child"].peak_bytes > 64 << 20
+    assert parts["other: python-child"].life_seconds > 0.4
+    assert all(part.start_seconds + part.life_seconds <= watched.seconds for part in watched.parts)
+
+
+def test_watched_command_is_ended_at_its_limit(tmp_path: Path) -> None:
+    started = time.monotonic()
+    watched = watch(["sleep", "30"], tmp_path, os.environ, limit=0.3)
+    assert watched.code != 0
+    assert time.monotonic() - started < 15
+
+
+def test_report_puts_the_commands_side_by_side() -> None:
+    profile = Profile(
+        "`pulumi up`", 200, 12.0, (Phase("engine starts", 0.7),), (Part("engine", 0.0, 12.0, 3.0, 100 << 20),)
+    )
+    sizes = (figures(8, 50, 3.0), figures(200, 1250, 15.0))
+    pods = {UP: Timing((8.0,)), KUBECTL: Timing((4.0,)), TARGETED: Timing((6.0,))}
+    text = render(Results(ABOUT, {"`pulumi version`": Timing((0.2,))}, sizes, pods, (profile,)), load_end=1.0)
+    assert "2026-01-02; 2 cores, 24 GiB of memory; load average 7.2 at the start and 1.0 at the end" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert ["", "8 projects, 50 resources", "200 projects, 1250 resources", "2 real pods, smallest stack"] in rows
+    assert [UP, "3.0", "15.0", "8.0"] in rows
+    assert [KUBECTL, "2.0 (1.0–9.0)", "2.0 (1.0–9.0)", "4.0"] in rows  # noqa: RUF001 - a range
+    assert [f"{UP}: times kubectl's", "1.5", "7.5", "2.0"] in rows
+    assert [f"{TARGETED}: times kubectl's", "-", "-", "1.5"] in rows
+    assert [UP, "10.0"] in rows, "ms for each further resource"
+    assert ["`pulumi version`", "0.2"] in rows
+    assert ["engine", "0.0", "12.0", "3.0", "100"] in rows
+
+
+def test_markdown_table_lines_up() -> None:
+    lines = markdown_table(["a", "seconds"], [["long name", "1"], ["b", "22"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].endswith(":|")
+
+
+def test_section_is_replaced_between_its_markers_and_nowhere_else() -> None:
+    document = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    once = replace_section(document, "new\n")
+    assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert replace_section(once, "new") == once
+
+
+@pytest.mark.parametrize("document", ["no markers", f"{END}\n{BEGIN}", BEGIN])
+def test_missing_markers_are_an_error(document: str) -> None:
+    with pytest.raises(MarkersMissingError, match="bench: begin"):
+        replace_section(document, "new")
+
+
+def test_committed_document_has_the_markers(root: Path) -> None:
+    document = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "new section" in replace_section(document, "new section")
+
+
+def test_sizes() -> None:
+    assert parse_sizes("80, 8,200,8") == [8, 80, 200]
+
+
+@pytest.mark.parametrize("text", ["", "8,", "a", "0", "-8", "1000", "8;80", "٣"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    with pytest.raises(Refused, match="write 8,80,200"):
+        parse_sizes(text)
+
+
+def test_command_line_refuses_in_one_line_before_it_starts_anything(root: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--sizes", "none"]
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("refused: --sizes 'none'")
+    assert len(finished.stderr.splitlines()) == 1
