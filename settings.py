@@ -16,7 +16,7 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError
 from model.release import Record, records_of
-from model.stack import NAMESPACE, Application, Stack, parse_stack, with_records
+from model.stack import NAMESPACE, UNREADABLE, Application, Stack, parse_stack, with_records
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
@@ -63,13 +63,14 @@ def build_stack(program: Path, file: str, name: str, data: Mapping[str, Any]) ->
 
 
 def read_projects(program: Path, problems: list[Problem]) -> dict[str, object]:
-    """Return project file → content, for all that parse; adds a problem for each that doesn't."""
+    """Return project file → content, ``UNREADABLE`` and a problem more for each that doesn't parse."""
     files: dict[str, object] = {}
     for path in sorted((program / "projects").glob("*.y*ml")):
         file = f"projects/{path.name}"
         if path.suffix != ".yaml":
             problems.append(Problem(file, "", "project files end in .yaml: rename it"))
             continue
+        files[file] = UNREADABLE
         try:
             files[file] = parse_yaml(file, path.read_text(encoding="utf-8"))
         except SettingsError as error:

@@ -27,7 +27,7 @@ from devcluster.failure import SetupError
 from devcluster.instance import Instance, Machine, UnknownMachineError
 from devcluster.progress import Progress
 
-CLUSTER_TOOLS = ("hyperkube", "registry", "crane", "coredns", "traefik")
+CLUSTER_TOOLS = ("hyperkube", "registry", "coredns", "traefik")
 USER_TOOLS = ("pulumi", "pulumi-language-python", "pulumi-resource-kubernetes", "vegeta")
 BARE_TOOLS = ("hyperkube", "registry")
 LOCK_SECONDS = 300.0

@@ -3,21 +3,23 @@
 import shlex
 from typing import Any
 
-from devcluster import pki
+from devcluster import pki, toolchain
 from devcluster.instance import CONTEXT, KUBERNETES_VERSION, REGISTRY_NAME, Instance
 
 PASSPHRASE = "package-platform-dev"  # noqa: S105 - protects nothing but the embedded setup
 
 
 def variables(instance: Instance) -> dict[str, str]:
-    """Return the variables with which the stock commands (kubectl, pulumi) work on the instance. Pure."""
+    """Return the variables with which the stock commands (kubectl, pulumi) work on the instance."""
+    # The built provider is found on PATH; a `pulumi` of the user's own downloads the one that it wants.
+    own = {} if toolchain.uses_system_pulumi() else {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
     return {
+        **own,
         "KUBECONFIG": str(instance.kubeconfig),
         "PULUMI_HOME": str(instance.root / ".dev" / "pulumi"),
         "PULUMI_BACKEND_URL": f"file://{instance.state / 'pulumi-state'}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(instance.state / "passphrase"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PACKAGE_PLATFORM_REGISTRY": instance.registry_endpoint,
         "DEVCLUSTER_ID": str(instance.id),
     }
@@ -29,7 +31,7 @@ def path_entries(instance: Instance) -> list[str]:
 
 
 def script(instance: Instance) -> str:
-    """Return a shell script to be sourced: `. .dev/env`. Pure.
+    """Return a shell script to be sourced: `. .dev/env`.
 
     Sourcing it twice adds nothing twice to PATH.
     """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from devcluster import commands, nginx
+from devcluster import commands, keepalived, nginx
 from devcluster.failure import SetupError
 from devcluster.layers import Entry, Layer, files_below
 from devcluster.progress import Progress
@@ -131,7 +131,7 @@ class PushCount:
 
 
 def push_system(endpoint: str, progress: Progress) -> PushCount:
-    """Push what the cluster itself runs: `sys/pause:1`, `sys/coredns:<version>` and `sys/traefik:<version>`.
+    """Push what the cluster itself runs: pause, CoreDNS, Traefik and keepalived, as `sys/<name>:<version>`.
 
     Args:
         endpoint: the registry, such as `http://10.89.0.5:5000`; it is spoken to without a proxy.
@@ -153,7 +153,15 @@ def push_samples(endpoint: str, progress: Progress) -> PushCount:
 def system_images(progress: Progress) -> list[Image]:
     """Return the images of the cluster's own programs, building those that the cache lacks."""
     versions = {"pause": "1", "coredns": COREDNS.removeprefix("v"), "traefik": TRAEFIK.removeprefix("v")}
+    vrrp = Image(
+        repository="sys/keepalived",
+        tags=(keepalived.VERSION,),
+        title="keepalived",
+        layers=(BASE_LAYER, Layer(files_below(keepalived.root(progress)))),
+        entrypoint=(f"/{keepalived.PROGRAM}",),
+    )
     return [
+        vrrp,
         Image(
             repository=f"sys/{name}",
             tags=(version,),

@@ -13,8 +13,6 @@ RECIPE = Recipe(
     packages=("keepalived", "busybox-static"),
     programs=(PROGRAM,),
     files=(BUSYBOX,),
-    # SNMP's library names all of Perl, for a part that keepalived does not load.
-    unneeded=("libperl",),
 )
 
 

@@ -35,6 +35,11 @@ _LOG_TAIL_LINES = 15
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 
 
+def uses_system_pulumi() -> bool:
+    """Tell whether the user wants the `pulumi` that is on PATH already, with the provider that it downloads."""
+    return os.environ.get(SYSTEM_PULUMI_VARIABLE) == "1"
+
+
 def ensure(names: Sequence[str], progress: Progress) -> None:
     """Make each named program callable as `<root>/.dev/bin/<name>`, building what the cache lacks.
 
@@ -49,7 +54,7 @@ def ensure(names: Sequence[str], progress: Progress) -> None:
         SetupError: an unknown name, Go is missing or too old, or a build or an installation failed.
     """
     tools = [find(name) for name in names]
-    if os.environ.get(SYSTEM_PULUMI_VARIABLE) == "1":
+    if uses_system_pulumi():
         _check_system_pulumi()
         tools = [tool for tool in tools if tool.name not in _SYSTEM_PULUMI_TOOLS]
         _unlink(_SYSTEM_PULUMI_TOOLS)

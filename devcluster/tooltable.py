@@ -146,12 +146,6 @@ TOOLS = (
         needs=NODE_PROGRAMS,
     ),
     Tool(
-        "crane",
-        package="github.com/google/go-containerregistry/cmd/crane",
-        module="github.com/google/go-containerregistry",
-        version="v0.22.1",
-    ),
-    Tool(
         "registry",
         package="github.com/distribution/distribution/v3/cmd/registry",
         module="github.com/distribution/distribution/v3",

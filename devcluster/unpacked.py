@@ -29,15 +29,12 @@ class Recipe:
         packages: that hold the programs and files; what they need of shared libraries is found out.
         programs: paths of the programs, without the first slash; their libraries come along.
         files: paths of further files that are kept as they are.
-        unneeded: beginnings of library packages that are depended on but not loaded, and too large to fetch for
-            nothing.
     """
 
     name: str
     packages: tuple[str, ...]
     programs: tuple[str, ...]
     files: tuple[str, ...] = ()
-    unneeded: tuple[str, ...] = ()
 
 
 def ensure_root(recipe: Recipe, progress: Progress) -> Path:
@@ -88,8 +85,7 @@ def _download(recipe: Recipe, folder: Path) -> list[Path]:
         fresh = debian.download(missing, folder)
         archives += fresh
         known |= set(missing)
-        libraries = {name for archive in fresh for name in library_packages(debian.field(archive, "Depends"))}
-        wanted |= {name for name in libraries if not name.startswith(recipe.unneeded)}
+        wanted |= {name for archive in fresh for name in library_packages(debian.field(archive, "Depends"))}
     return archives
 
 

@@ -18,6 +18,8 @@ from model.release import Record
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
+UNREADABLE = object()
+"""Stands for the content of a project file that does not parse: its project exists, and its fault is told already."""
 
 
 class Image(Frozen):
@@ -178,7 +180,7 @@ def parse_stack(
         file: Name of the stack file, for errors.
         stack: Name of the stack.
         data: Our keys of the stack file without their ``package-platform:``.
-        files: Project file (``projects/SJZY.Package.Api.yaml``) → its parsed content.
+        files: Project file (``projects/SJZY.Package.Api.yaml``) → its parsed content, or ``UNREADABLE``.
         environments: Names of all environments that exist; a project file that speaks of another is refused.
             Empty when they are not known.
 

@@ -1,7 +1,6 @@
 """The pure parts of the measurement: made-up projects, figures, tables, and what its command line refuses."""
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.__main__ import parse_sizes
+from bench.__main__ import main, parse_sizes
 from bench.figures import Part, Phase, Profile, SizeFigures, Timing, phases_of, ratio, slope_milliseconds
 from bench.generated import STACK, GeneratedProject, projects, stack_config
 from bench.processes import PROGRAM, part_name, watch
@@ -197,9 +196,13 @@ def test_bad_sizes_are_refused(text: str) -> None:
         parse_sizes(text)
 
 
-def test_command_line_refuses_in_one_line_before_it_starts_anything(root: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--sizes", "none"]
-    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
-    assert finished.returncode == 2
-    assert finished.stderr.startswith("refused: --sizes 'none'")
-    assert len(finished.stderr.splitlines()) == 1
+def test_command_line_refuses_in_one_line_before_it_starts_anything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--sizes", "none"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("refused: --sizes 'none'")
+    assert len(said.splitlines()) == 1
