@@ -8,14 +8,42 @@ MILLISECONDS = 1000.0
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What a command took once.
+
+    Args:
+        seconds: By the clock.
+        cpu_seconds: CPU time of the command and of all that it started and waited for; what a busy machine changes
+            least.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+    def __add__(self, other: "Sample") -> "Sample":
+        """Return what both took, one after the other."""
+        return Sample(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+
+@dataclass(frozen=True)
 class Timing:
     """What the same command took in several rounds.
 
     Args:
-        seconds: One figure for each round.
+        samples: One for each round.
     """
 
-    seconds: tuple[float, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """The clock's figures."""
+        return tuple(sample.seconds for sample in self.samples)
+
+    @property
+    def cpu(self) -> float:
+        """The CPU time in the middle, in seconds."""
+        return statistics.median(sample.cpu_seconds for sample in self.samples)
 
     @property
     def median(self) -> float:
@@ -103,7 +131,15 @@ def ratio(first: Timing, second: Timing) -> float:
 
 def slope_milliseconds(sizes: Sequence[SizeFigures], command: str) -> float | None:
     """Return what one more resource costs a command, in milliseconds; None when there is only one size."""
-    points = [(each.resources, each.timings[command].median) for each in sizes if command in each.timings]
+    return _slope([(each.resources, each.timings[command].median) for each in sizes if command in each.timings])
+
+
+def cpu_slope_milliseconds(sizes: Sequence[SizeFigures], command: str) -> float | None:
+    """Return the same for the CPU time of a command."""
+    return _slope([(each.resources, each.timings[command].cpu) for each in sizes if command in each.timings])
+
+
+def _slope(points: Sequence[tuple[int, float]]) -> float | None:
     if len({resources for resources, _ in points}) < 2:  # noqa: PLR2004 - a line needs two points
         return None
     fit = statistics.linear_regression([x for x, _ in points], [y for _, y in points])

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.figures import Profile, SizeFigures, Timing
+from bench.figures import Profile, Sample, SizeFigures, Timing
 from bench.generated import GeneratedProject, projects
 from bench.images import Tagger
 from bench.report import CREATE, KUBECTL, PREVIEW, TARGETED, UP, Circumstances, Results
@@ -77,7 +77,7 @@ class Measurement:
             rounds = [self.workspace.startup() for _ in range(self.rounds)]
         return {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}
 
-    def _grow(self, count: int) -> float:
+    def _grow(self, count: int) -> Sample:
         added = projects(count)[len(self.tags) :]
         for project in added:
             self.tagger.tag(project.repository, project.first_tag)
@@ -87,7 +87,7 @@ class Measurement:
 
     def _rounds(self, *, with_preview: bool) -> dict[str, Timing]:
         """Time the commands in turn, so that a change of the machine's load hits all of them."""
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[Sample]] = {}
         for number in range(1, self.rounds + 1):
             self.progress.note(f"round {number}")
             if with_preview:
@@ -96,20 +96,20 @@ class Measurement:
             found.setdefault(KUBECTL, []).append(self._set_image())
             found.setdefault(TARGETED, []).append(self._release(self.chosen))
             found.setdefault(KUBECTL, []).append(self._set_image())
-        return {command: Timing(tuple(seconds)) for command, seconds in found.items()}
+        return {command: Timing(tuple(samples)) for command, samples in found.items()}
 
-    def _release(self, target: GeneratedProject | None = None) -> float:
+    def _release(self, target: GeneratedProject | None = None) -> Sample:
         tag = self._declare_next_tag()
-        seconds = self.workspace.up(target)
+        sample = self.workspace.up(target)
         self._check_live(tag)
-        return seconds
+        return sample
 
-    def _set_image(self) -> float:
+    def _set_image(self) -> Sample:
         tag = next(self._fresh)
         digest = self.tagger.tag(self.chosen.repository, tag)
-        seconds = self.workspace.set_image(self.chosen, f"{self.chosen.repository}:{tag}@{digest}")
+        sample = self.workspace.set_image(self.chosen, f"{self.chosen.repository}:{tag}@{digest}")
         self._check_live(tag)
-        return seconds
+        return sample
 
     def _declare_next_tag(self) -> str:
         """Write a tag into the stack file that nothing has run yet, and return it.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.figures import Profile, SizeFigures, Timing, ratio, slope_milliseconds
+from bench.figures import Profile, SizeFigures, Timing, cpu_slope_milliseconds, ratio, slope_milliseconds
 
 BEGIN = "<!-- bench: begin; written by `make bench WRITE=1`, do not edit -->"
 END = "<!-- bench: end -->"
@@ -100,6 +100,9 @@ def _release_table(results: Results) -> str:
     for command in (PREVIEW, UP, TARGETED, KUBECTL, CREATE):
         cells = [_timing(each.timings.get(command)) for each in results.sizes]
         rows.append([command, *cells, _timing(results.pods.get(command))])
+    for command in (PREVIEW, UP, TARGETED, KUBECTL):
+        cells = [_cpu(each.timings.get(command)) for each in results.sizes]
+        rows.append([f"{command}: CPU", *cells, _cpu(results.pods.get(command))])
     for command in (UP, TARGETED):
         ratios = [_ratio(each.timings.get(command), each.timings.get(KUBECTL)) for each in results.sizes]
         pods = _ratio(results.pods.get(command), results.pods.get(KUBECTL))
@@ -110,14 +113,17 @@ def _release_table(results: Results) -> str:
 
 
 def _slope_table(sizes: Sequence[SizeFigures]) -> str:
-    found = [(command, slope_milliseconds(sizes, command)) for command in (PREVIEW, UP, TARGETED)]
-    rows = [[command, f"{slope:.1f}"] for command, slope in found if slope is not None]
-    return markdown_table(["each further resource costs", "ms"], rows) if rows else ""
+    rows: list[list[str]] = []
+    for command in (PREVIEW, UP, TARGETED):
+        slopes = (slope_milliseconds(sizes, command), cpu_slope_milliseconds(sizes, command))
+        if slopes[0] is not None:
+            rows.append([command, *("-" if slope is None else f"{slope:.1f}" for slope in slopes)])
+    return markdown_table(["each further resource costs", "ms", "ms of CPU"], rows) if rows else ""
 
 
 def _startup_table(startup: dict[str, Timing]) -> str:
-    rows = [[command, _timing(timing)] for command, timing in startup.items()]
-    return markdown_table(["part of every run, alone", "s"], rows) if rows else ""
+    rows = [[command, _timing(timing), _cpu(timing)] for command, timing in startup.items()]
+    return markdown_table(["part of every run, alone", "s", "CPU s"], rows) if rows else ""
 
 
 def _profile_tables(profile: Profile) -> str:
@@ -145,6 +151,10 @@ def _timing(timing: Timing | None) -> str:
         return f"{timing.median:.1f}"
     low, high = timing.spread
     return f"{timing.median:.1f} ({low:.1f}–{high:.1f})"  # noqa: RUF001 - a range
+
+
+def _cpu(timing: Timing | None) -> str:
+    return f"{timing.cpu:.1f}" if timing else "-"
 
 
 def _ratio(first: Timing | None, second: Timing | None) -> str:

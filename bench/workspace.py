@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import yaml
 
-from bench.figures import Profile, phases_of
+from bench.figures import Profile, Sample, phases_of
 from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_config
 from bench.processes import PROGRAM, watch
 from devcluster import deploy
@@ -94,11 +95,11 @@ class Workspace:
         content["config"] = stack_config(by_name, REGISTRY_NAME, self.ingress)
         path.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def preview(self) -> float:
+    def preview(self) -> Sample:
         """Time `pulumi preview` of a stack in which nothing changed."""
         return self._run(["pulumi", "preview", "--stack", STACK, "--expect-no-changes", "--non-interactive"])
 
-    def up(self, target: GeneratedProject | None = None) -> float:
+    def up(self, target: GeneratedProject | None = None) -> Sample:
         """Time `pulumi up` of what is declared.
 
         Args:
@@ -106,8 +107,8 @@ class Workspace:
         """
         return self._run(["pulumi", *_UP, "--suppress-outputs", *_only(target)])
 
-    def startup(self) -> dict[str, float]:
-        """Time what every `pulumi up` begins with, each alone: part, for people → seconds."""
+    def startup(self) -> dict[str, Sample]:
+        """Time what every `pulumi up` begins with, each alone: part, for people → what it took."""
         python = str(self.folder / ".venv" / "bin" / "python")
         return {
             "`pulumi version`": self._run(["pulumi", "version"]),
@@ -134,7 +135,7 @@ class Workspace:
         name = "`pulumi up --target`" if target else "`pulumi up`"
         return Profile(name, projects, watched.seconds, phases, watched.parts)
 
-    def set_image(self, project: GeneratedProject, image: str) -> float:
+    def set_image(self, project: GeneratedProject, image: str) -> Sample:
         """Time `kubectl set image` and `kubectl rollout status`, together.
 
         Args:
@@ -179,10 +180,16 @@ class Workspace:
             raise CommandError(f"`{' '.join(command[:3])}` failed (exit code {finished.returncode}):\n{said}")
         return finished.stdout
 
-    def _run(self, command: Sequence[str]) -> float:
-        started = time.monotonic()
+    def _run(self, command: Sequence[str]) -> Sample:
+        """Time a command; commands are run one at a time, so the children's CPU time is its own."""
+        started, cpu = time.monotonic(), _children_cpu_seconds()
         self.output(command)
-        return time.monotonic() - started
+        return Sample(time.monotonic() - started, _children_cpu_seconds() - cpu)
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 _PIP_LIST = ("-m", "pip", "list", "-v", "--format", "json")

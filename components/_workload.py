@@ -1,6 +1,8 @@
 """The resources of a project, in the order in which a release must touch them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
@@ -12,6 +14,7 @@ from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 from components._apply import apply
 from manifests.workload import Workload
 from model.environment import Environment
+from model.names import Kind
 from model.release import RECORD_ANNOTATION, Record, Release, parse_record, rolled
 from model.stack import Application
 
@@ -45,6 +48,13 @@ class WorkloadArgs:
 class WorkloadComponent(pulumi.ComponentResource):
     """Base of ``PackageApp`` and ``FrontendApp``: the same resources, from manifests of their own kind."""
 
+    component_type: ClassVar[str]
+    """Type of the component in the state; changing it replaces every project."""
+    kind: ClassVar[Kind]
+    """Kind of the projects that it is for."""
+    render: ClassVar[Callable[[Application, Environment, Record], Workload]]
+    """Makes the manifests."""
+
     url: pulumi.Output[str | None]
     """What a person types to reach it; None for a project without routes."""
     service_name: pulumi.Output[str]
@@ -54,7 +64,25 @@ class WorkloadComponent(pulumi.ComponentResource):
     release: pulumi.Output[dict[str, str | None]]
     """What runs, from the record as it was applied: ``slot``, ``tag``, ``digest``."""
 
-    def _build(self, name: str, args: WorkloadArgs, workload: Workload, opts: pulumi.ResourceOptions | None) -> None:
+    def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the project's resources.
+
+        Args:
+            name: The Gitea project: ``SJZY.Package.Api``. It is the component's name in the stack.
+            args: The project, where it runs, and what it ran before.
+            opts: Pulumi's options; a provider given here is inherited by all children.
+
+        Raises:
+            ValueError: If the project is of another kind or has no image.
+        """
+        super().__init__(self.component_type, name, {}, opts)
+        kind = args.application.project.kind
+        if kind != self.kind:
+            raise ValueError(f"{name} is a {kind}, which is no {type(self).__name__}")
+        render = type(self).render
+        self._declare(name, args, render(args.application, args.environment, args.wanted_record()), opts)
+
+    def _declare(self, name: str, args: WorkloadArgs, workload: Workload, opts: pulumi.ResourceOptions | None) -> None:
         # Pulumi waits for a component's `depends_on` only when it registers the component itself: hand it on.
         child = pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
         account = apply(ServiceAccount, name, workload.service_account, child)

@@ -160,8 +160,7 @@ def system_images(progress: Progress) -> list[Image]:
         layers=(BASE_LAYER, Layer(files_below(keepalived.root(progress)))),
         entrypoint=(f"/{keepalived.PROGRAM}",),
     )
-    return [
-        vrrp,
+    own = [
         Image(
             repository=f"sys/{name}",
             tags=(version,),
@@ -171,6 +170,7 @@ def system_images(progress: Progress) -> list[Image]:
         )
         for name, version in versions.items()
     ]
+    return [*own, vrrp]
 
 
 def sample_images(progress: Progress) -> list[Image]:

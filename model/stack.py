@@ -192,7 +192,8 @@ def parse_stack(
     by_name = {gitea_name(path): path for path in files}
     problems += _names(by_name)
     projects: dict[str, Project] = {}
-    for path, content in sorted(files.items()):
+    readable = {path: content for path, content in files.items() if content is not UNREADABLE}
+    for path, content in sorted(readable.items()):
         problems += _unknown_environments(path, content, environments)
         try:
             projects[path] = parse_project(path, content, config.environment.name if config else stack)

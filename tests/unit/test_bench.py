@@ -9,7 +9,18 @@ import pytest
 import yaml
 
 from bench.__main__ import main, parse_sizes
-from bench.figures import Part, Phase, Profile, SizeFigures, Timing, phases_of, ratio, slope_milliseconds
+from bench.figures import (
+    Part,
+    Phase,
+    Profile,
+    Sample,
+    SizeFigures,
+    Timing,
+    cpu_slope_milliseconds,
+    phases_of,
+    ratio,
+    slope_milliseconds,
+)
 from bench.generated import STACK, GeneratedProject, projects, stack_config
 from bench.processes import PROGRAM, part_name, watch
 from bench.report import (
@@ -32,8 +43,12 @@ from model.names import collisions
 from model.stack import NAMESPACE, parse_stack
 
 
+def timing(*seconds: float) -> Timing:
+    return Timing(tuple(Sample(each, each / 4) for each in seconds))
+
+
 def figures(count: int, resources: int, seconds: float) -> SizeFigures:
-    timings = {UP: Timing((seconds,)), KUBECTL: Timing((1.0, 2.0, 9.0)), PREVIEW: Timing((seconds / 2,))}
+    timings = {UP: timing(seconds), KUBECTL: timing(1.0, 2.0, 9.0), PREVIEW: timing(seconds / 2)}
     return SizeFigures(count, resources, 1_500_000, timings)
 
 
@@ -73,11 +88,14 @@ def test_program_parts_exist(root: Path) -> None:
 
 
 def test_median_ratio_and_slope() -> None:
-    assert Timing((9.0, 1.0, 2.0)).median == 2.0
-    assert Timing((9.0, 1.0, 2.0)).spread == (1.0, 9.0)
-    assert ratio(Timing((6.0,)), Timing((1.0, 2.0, 9.0))) == 3.0
+    assert timing(9.0, 1.0, 2.0).median == 2.0
+    assert timing(9.0, 1.0, 2.0).spread == (1.0, 9.0)
+    assert timing(9.0, 1.0, 2.0).cpu == 0.5
+    assert Sample(1.0, 0.5) + Sample(2.0, 0.25) == Sample(3.0, 0.75)
+    assert ratio(timing(6.0), timing(1.0, 2.0, 9.0)) == 3.0
     sizes = [figures(8, 50, 3.0), figures(80, 450, 7.0), figures(200, 1250, 15.0)]
     assert slope_milliseconds(sizes, UP) == pytest.approx(10.0)
+    assert cpu_slope_milliseconds(sizes, UP) == pytest.approx(2.5)
     assert slope_milliseconds(sizes[:1], UP) is None
     assert slope_milliseconds(sizes, "never timed") is None
 
@@ -148,8 +166,8 @@ def test_report_puts_the_commands_side_by_side() -> None:
         "`pulumi up`", 200, 12.0, (Phase("engine starts", 0.7),), (Part("engine", 0.0, 12.0, 3.0, 100 << 20),)
     )
     sizes = (figures(8, 50, 3.0), figures(200, 1250, 15.0))
-    pods = {UP: Timing((8.0,)), KUBECTL: Timing((4.0,)), TARGETED: Timing((6.0,))}
-    text = render(Results(ABOUT, {"`pulumi version`": Timing((0.2,))}, sizes, pods, (profile,)), load_end=1.0)
+    pods = {UP: timing(8.0), KUBECTL: timing(4.0), TARGETED: timing(6.0)}
+    text = render(Results(ABOUT, {"`pulumi version`": timing(0.2)}, sizes, pods, (profile,)), load_end=1.0)
     assert "2026-01-02; 2 cores, 24 GiB of memory; load average 7.2 at the start and 1.0 at the end" in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert ["", "8 projects, 50 resources", "200 projects, 1250 resources", "2 real pods, smallest stack"] in rows
@@ -157,8 +175,9 @@ def test_report_puts_the_commands_side_by_side() -> None:
     assert [KUBECTL, "2.0 (1.0–9.0)", "2.0 (1.0–9.0)", "4.0"] in rows  # noqa: RUF001 - a range
     assert [f"{UP}: times kubectl's", "1.5", "7.5", "2.0"] in rows
     assert [f"{TARGETED}: times kubectl's", "-", "-", "1.5"] in rows
-    assert [UP, "10.0"] in rows, "ms for each further resource"
-    assert ["`pulumi version`", "0.2"] in rows
+    assert [f"{UP}: CPU", "0.8", "3.8", "2.0"] in rows
+    assert [UP, "10.0", "2.5"] in rows, "ms for each further resource"
+    assert ["`pulumi version`", "0.2", "0.1"] in rows
     assert ["engine", "0.0", "12.0", "3.0", "100"] in rows
 
 

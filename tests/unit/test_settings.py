@@ -47,6 +47,12 @@ def test_files_that_can_not_be_read_come_together_with_all_else(program: Path) -
     ]
 
 
+def test_a_file_that_does_not_parse_is_no_missing_project(program: Path) -> None:
+    (program / "projects" / "packet.yaml").write_text("a: [")
+    (line,) = build(program)
+    assert line.startswith("projects/packet.yaml:line 1: not readable as YAML: ")
+
+
 def test_environments_are_those_of_the_stack_files(program: Path) -> None:
     (program / "Pulumi.uat.yaml").write_text("config:\n  package-platform:environment: {namespace: n}\n")
     (program / "Pulumi.uat-two.yaml").write_text("config:\n  package-platform:environment: {name: uat}\n")

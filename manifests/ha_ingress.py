@@ -1,0 +1,233 @@
+"""All objects of a cluster's ingress, in the form that the environment asks for."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from manifests import Manifest, keepalived, traefik
+from manifests.ingress_objects import INGRESS_NODE, metadata
+from manifests.labels import SKIP_AWAIT
+from model.environment import Environment
+from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, NlbIngress, VipIngress
+
+ALB_CONTROLLER = "ingress.k8s.alibabacloud/alb"
+
+
+@dataclass(frozen=True)
+class HaIngressManifests:
+    """What there is to apply.
+
+    Attributes:
+        namespace: of what lies in one; None where the cloud is the proxy.
+        first: what the rest refers to, in any order.
+        workloads: what is rolled out, one after another.
+        last: what sends traffic to them.
+    """
+
+    namespace: Manifest | None
+    first: tuple[Manifest, ...]
+    workloads: tuple[Manifest, ...] = ()
+    last: tuple[Manifest, ...] = ()
+
+    def manifests(self) -> list[Manifest]:
+        """Return all, in the order of their creation."""
+        return [*([self.namespace] if self.namespace else []), *self.first, *self.workloads, *self.last]
+
+
+def ha_ingress(environment: Environment, ingress: HaIngressSettings) -> HaIngressManifests:
+    """Return the objects of a cluster's ingress.
+
+    Args:
+        environment: the one that owns it.
+        ingress: how clients come in.
+    """
+    match ingress:
+        case VipIngress():
+            return _vips(environment, ingress)
+        case AlbIngress():
+            return _alb(environment, ingress)
+        case NlbIngress():
+            return _nlb(environment, ingress)
+        case _:
+            assert_never(ingress)
+
+
+def _vips(environment: Environment, ingress: VipIngress) -> HaIngressManifests:
+    namespace = ingress.namespace
+    return HaIngressManifests(
+        # keepalived needs the host's network, NET_ADMIN and NET_RAW, and the proxy host ports: only the level
+        # "privileged" admits them. The proxy's own pod would pass "restricted" but for its host ports.
+        namespace=_namespace(environment, namespace, "privileged"),
+        first=(
+            *_proxy_objects(environment, ingress, 1),
+            traefik.service_account(environment, namespace, keepalived.COMPONENT),
+            keepalived.config_map(environment, ingress),
+            _class(environment, traefik.CONTROLLER),
+        ),
+        workloads=(_proxy_daemon_set(environment, ingress), keepalived.daemon_set(environment, ingress)),
+        last=(_service(environment, namespace, {"type": "ClusterIP"}, {}, tls=False, metrics=True),),
+    )
+
+
+def _nlb(environment: Environment, ingress: NlbIngress) -> HaIngressManifests:
+    return HaIngressManifests(
+        namespace=_namespace(environment, ingress.namespace, "restricted"),
+        first=(
+            *_proxy_objects(environment, ingress, f"{ingress.max_unavailable}%"),
+            _class(environment, traefik.CONTROLLER),
+        ),
+        workloads=(_proxy_deployment(environment, ingress),),
+        last=(_load_balancer(environment, ingress),),
+    )
+
+
+def _alb(environment: Environment, ingress: AlbIngress) -> HaIngressManifests:
+    """https://www.alibabacloud.com/help/en/ack/serverless-kubernetes/user-guide/use-albconfigs-to-configure-alb-listeners."""
+    reference = {"apiGroup": "alibabacloud.com", "kind": "AlbConfig", "name": ingress.name, "scope": "Cluster"}
+    return HaIngressManifests(
+        namespace=None,
+        first=(_alb_config(environment, ingress), _class(environment, ALB_CONTROLLER, reference)),
+    )
+
+
+def _alb_config(environment: Environment, ingress: AlbIngress) -> Manifest:
+    timeouts = {"idleTimeout": ingress.idle_seconds, "requestTimeout": ingress.request_seconds}
+    listeners: list[Manifest] = [{"port": HTTP_PORT, "protocol": "HTTP", **timeouts}]
+    if ingress.certificate_ids:
+        certificates = [
+            {"CertificateId": identifier, "IsDefault": index == 0}
+            for index, identifier in enumerate(ingress.certificate_ids)
+        ]
+        listeners.append({"port": HTTPS_PORT, "protocol": "HTTPS", "certificates": certificates, **timeouts})
+    return {
+        "apiVersion": "alibabacloud.com/v1",
+        "kind": "AlbConfig",
+        "metadata": metadata(environment, None, ingress.name, "alb"),
+        "spec": {
+            "config": {
+                "name": ingress.name,
+                "addressType": ingress.address_type,
+                "edition": ingress.edition,
+                "zoneMappings": [{"vSwitchId": switch} for switch in ingress.v_switches],
+            },
+            "listeners": listeners,
+        },
+    }
+
+
+def _namespace(environment: Environment, name: str, level: str) -> Manifest:
+    described = metadata(environment, None, name, "ingress")
+    described["labels"] |= {f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "audit", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": described}
+
+
+def _proxy_objects(
+    environment: Environment, ingress: traefik.ProxyIngress, max_unavailable: int | str
+) -> tuple[Manifest, ...]:
+    return (
+        traefik.service_account(environment, ingress.namespace, traefik.PROXY),
+        traefik.cluster_role(environment),
+        traefik.cluster_role_binding(environment, ingress.namespace),
+        traefik.config_map(environment, ingress),
+        traefik.disruption_budget(environment, ingress.namespace, max_unavailable),
+    )
+
+
+def _class(environment: Environment, controller: str, parameters: Manifest | None = None) -> Manifest:
+    described = metadata(environment, None, environment.ingress.class_name, "ingress")
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": described,
+        "spec": {"controller": controller, **({"parameters": parameters} if parameters else {})},
+    }
+
+
+def _proxy_daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
+    labels = metadata(environment, ingress.namespace, traefik.PROXY, traefik.PROXY)
+    pod = traefik.pod(environment, ingress)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": labels,
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/name": traefik.PROXY}},
+            # No surge: two can't share the host ports.
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+            # Long enough for keepalived's check to see it well again before the next one goes.
+            "minReadySeconds": 5,
+            "revisionHistoryLimit": 5,
+            "template": {
+                "metadata": {"labels": labels["labels"]},
+                "spec": {**pod, "nodeSelector": INGRESS_NODE, "tolerations": [{"operator": "Exists"}]},
+            },
+        },
+    }
+
+
+def _proxy_deployment(environment: Environment, ingress: NlbIngress) -> Manifest:
+    labels = metadata(environment, ingress.namespace, traefik.PROXY, traefik.PROXY)
+    selector = {"matchLabels": {"app.kubernetes.io/name": traefik.PROXY}}
+    spread = [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": selector,
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in environment.spread_over
+    ]
+    pod = traefik.pod(environment, ingress)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": labels,
+        "spec": {
+            "replicas": ingress.replicas,
+            "revisionHistoryLimit": 5,
+            "minReadySeconds": 5,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": selector,
+            "template": {
+                "metadata": {"labels": labels["labels"]},
+                "spec": {**pod, "topologySpreadConstraints": spread},
+            },
+        },
+    }
+
+
+def _service(
+    environment: Environment, namespace: str, spec: Manifest, annotations: dict[str, str], *, tls: bool, metrics: bool
+) -> Manifest:
+    described = metadata(environment, namespace, traefik.PROXY, traefik.PROXY)
+    described["annotations"] = {**annotations, **SKIP_AWAIT}
+    wanted = [("web", HTTP_PORT), *([("websecure", HTTPS_PORT)] if tls else [])]
+    ports: list[Manifest] = [
+        {"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in wanted
+    ]
+    if metrics:
+        ports.append({"name": "metrics", "port": traefik.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"})
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": described,
+        "spec": {**spec, "selector": {"app.kubernetes.io/name": traefik.PROXY}, "ports": ports},
+    }
+
+
+def _load_balancer(environment: Environment, ingress: NlbIngress) -> Manifest:
+    """https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/nlb-service-configuration."""
+    prefix = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer"
+    annotations = {
+        f"{prefix}-zone-maps": ",".join(ingress.zones),
+        f"{prefix}-address-type": ingress.address_type,
+        f"{prefix}-health-check-flag": "on",
+        f"{prefix}-health-check-type": "http",
+        f"{prefix}-health-check-uri": "/",
+        f"{prefix}-health-check-domain": keepalived.HEALTH_HOST,
+        f"{prefix}-connection-drain": "on",
+        f"{prefix}-connection-drain-timeout": "30",
+        f"{prefix}-proxy-protocol": "on",
+    }
+    spec = {"type": "LoadBalancer", "loadBalancerClass": "alibabacloud.com/nlb", "externalTrafficPolicy": "Local"}
+    return _service(environment, ingress.namespace, spec, annotations, tls=bool(ingress.tls), metrics=False)

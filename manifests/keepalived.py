@@ -1,0 +1,346 @@
+"""keepalived: its configuration, and the DaemonSet that runs it beside the proxies.
+
+VRRP version 3 (RFC 5798) has no authentication any more; adverts are taken only from the declared peers, by unicast,
+and the network between the nodes must be one that strangers can't send on.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from string import Template
+
+from manifests import Manifest
+from manifests.ingress_objects import APP_LABEL, INGRESS_NODE, metadata
+from model.environment import Environment
+from model.ingress import HTTP_PORT, HTTPS_PORT, IngressNode, Vip, VipIngress
+
+HEALTH_HOST = "health.package-platform.internal"
+"""The host name of the proxy's health answer; it resolves nowhere."""
+COMPONENT = "keepalived"
+_HIGHEST_PRIORITY = 150
+_ADVERT_SECONDS = "0.2"
+"""Without an advert for three times this and a little, another node takes over: 0.6 to 0.7 s."""
+_PREEMPT_DELAY_SECONDS = 30
+_USER = 65532
+_CHECK_FOLDER = "/run/check"
+_BUSYBOX = "/bin/busybox"
+_CONFIG_FILE = "/etc/keepalived/keepalived.conf"
+
+_GLOBAL = """\
+global_defs {
+    vrrp_version 3
+    enable_script_security
+    script_user root
+    # Whoever missed the first announcement of a move learns of it within seconds.
+    vrrp_garp_master_delay 1
+    vrrp_garp_master_refresh 5
+    vrrp_garp_master_repeat 3
+    # After a split: the one that stays tells everybody again, at once.
+    vrrp_garp_lower_prio_repeat 3
+    vrrp_garp_lower_prio_delay 0
+    vrrp_higher_prio_send_advert true
+}
+
+# Written several times a second by the container "check": 0 while the proxy answers, 1 while it does not.
+track_file proxy {
+    file "$folder/proxy"
+    weight 0
+    init_file 1
+}
+
+# The same question once a second by keepalived itself, should that container hang.
+vrrp_script proxy_answers {
+$scripts
+    interval 1
+    timeout 2
+    fall 3
+    rise 2
+}
+"""
+
+_INSTANCE = """
+vrrp_instance vip_$id {
+    state BACKUP
+    $preemption
+    interface $interface
+    virtual_router_id $id
+    version 3
+    advert_int $advert
+$priorities
+$sources
+    unicast_peer {
+$peers
+    }
+    check_unicast_src
+    track_file {
+        proxy
+    }
+    track_script {
+        proxy_answers
+    }
+    virtual_ipaddress {
+        $address/32 dev $interface
+    }
+}
+"""
+
+_VIRTUAL_SERVER = """
+virtual_server $address $port {
+    delay_loop 1
+    lvs_method $mode
+    lvs_sched $scheduler
+    protocol TCP
+$persistence$servers
+}
+"""
+
+_REAL_SERVER = """\
+    real_server $address $port {
+        weight 1
+        inhibit_on_failure
+        HTTP_GET {
+            url {
+                path /
+                virtualhost $host
+                status_code 200
+            }
+            connect_port $check_port
+            connect_timeout 1
+            retry 1
+            delay_before_retry 1
+        }
+    }"""
+
+_CHECK = """\
+good=0 bad=2
+say() {
+  # By a new file each time: the old one may be another user's.
+  echo "$$1" > $folder/next && $busybox mv -f $folder/next $folder/proxy
+}
+while :; do
+  if $busybox wget -q -T 1 -O /dev/null --header "Host: $host" "http://$$NODE_ADDRESS/"; then
+    bad=0 good=$$((good + 1))
+  else
+    good=0 bad=$$((bad + 1))
+  fi
+  if [ "$$good" -ge 2 ]; then say 0; fi
+  if [ "$$bad" -ge 2 ]; then say 1; fi
+  $busybox usleep 200000
+done
+"""
+
+_HAS_IPVS = """\
+if [ ! -e /proc/net/ip_vs ]; then
+  echo "ingress.ha.lvs needs IPVS, which the kernel of $NODE_NAME lacks: load the module ip_vs there, or remove lvs" >&2
+  exit 1
+fi
+"""
+
+
+def configuration(ingress: VipIngress) -> str:
+    """Return keepalived.conf, one for all nodes: lines that begin with ``@<node>`` are that node's only."""
+    parts = [
+        Template(_GLOBAL).substitute(folder=_CHECK_FOLDER, scripts=_lines(_script(node) for node in ingress.nodes)),
+        *(_instance(ingress, index, vip) for index, vip in enumerate(ingress.vips)),
+    ]
+    if ingress.lvs:
+        ports = (HTTP_PORT, HTTPS_PORT) if ingress.tls else (HTTP_PORT,)
+        parts += [_virtual_server(ingress, vip, port) for vip in ingress.vips for port in ports]
+    return "".join(parts)
+
+
+def _instance(ingress: VipIngress, index: int, vip: Vip) -> str:
+    first = index % len(ingress.nodes)
+    order = [*ingress.nodes[first:], *ingress.nodes[:first]]
+    priorities = {node.name: _HIGHEST_PRIORITY - place for place, node in enumerate(order)}
+    return Template(_INSTANCE).substitute(
+        id=vip.router_id,
+        address=vip.address,
+        interface=ingress.interface,
+        advert=_ADVERT_SECONDS,
+        # Each move breaks open connections: the address stays where it is unless it is asked to go back.
+        preemption=f"preempt_delay {_PREEMPT_DELAY_SECONDS}" if ingress.preempt else "nopreempt",
+        priorities=_lines(f"    @{node.name} priority {priorities[node.name]}" for node in ingress.nodes),
+        sources=_lines(f"    @{node.name} unicast_src_ip {node.address}" for node in ingress.nodes),
+        peers=_lines(f"        @^{node.name} {node.address}" for node in ingress.nodes),
+    )
+
+
+def _script(node: IngressNode) -> str:
+    question = f"{_BUSYBOX} wget -q -T 1 -O /dev/null --header Host:{HEALTH_HOST} http://{node.address}/"
+    return f'    @{node.name} script "{question}"'
+
+
+def _virtual_server(ingress: VipIngress, vip: Vip, port: int) -> str:
+    lvs = ingress.lvs
+    if lvs is None:
+        raise ValueError("there is no lvs to render")
+    persistence = f"    persistence_timeout {lvs.persistence_seconds}\n" if lvs.persistence_seconds else ""
+    return Template(_VIRTUAL_SERVER).substitute(
+        address=vip.address,
+        port=port,
+        mode=lvs.mode,
+        scheduler=lvs.scheduler,
+        persistence=persistence,
+        servers=_lines(_real_server(node, port) for node in ingress.nodes),
+    )
+
+
+def _real_server(node: IngressNode, port: int) -> str:
+    return Template(_REAL_SERVER).substitute(address=node.address, port=port, host=HEALTH_HOST, check_port=HTTP_PORT)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
+
+
+def config_map(environment: Environment, ingress: VipIngress) -> Manifest:
+    """Return the ConfigMap with keepalived.conf: immutable, its content's hash in the name.
+
+    The name is a plain value, so a new content makes a second ConfigMap and a rolling update of the pods.
+    """
+    text = configuration(ingress)
+    name = f"{COMPONENT}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(environment, ingress.namespace, name, COMPONENT),
+        "immutable": True,
+        "data": {"keepalived.conf": text},
+    }
+
+
+def daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
+    """Return the DaemonSet of keepalived."""
+    selector = {APP_LABEL: COMPONENT}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": metadata(environment, ingress.namespace, COMPONENT, COMPONENT),
+        "spec": {
+            "selector": {"matchLabels": selector},
+            # One node at a time: the others keep the addresses meanwhile.
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+            "minReadySeconds": 3,
+            "revisionHistoryLimit": 5,
+            "template": {
+                "metadata": {"labels": metadata(environment, ingress.namespace, COMPONENT, COMPONENT)["labels"]},
+                "spec": _pod(environment, ingress),
+            },
+        },
+    }
+
+
+def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
+    image = f"{environment.registry.host}/{ingress.keepalived_image}"
+    name = config_map(environment, ingress)["metadata"]["name"]
+    return {
+        "serviceAccountName": COMPONENT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "nodeSelector": INGRESS_NODE,
+        "priorityClassName": "system-node-critical",
+        # An address has to be held where the node is sick or being drained, as long as its proxy answers.
+        "tolerations": [{"operator": "Exists"}],
+        # The addresses belong to the node's own network, and VRRP is spoken there.
+        "hostNetwork": True,
+        "dnsPolicy": "Default",
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        **({"initContainers": [_ipvs_check(image)]} if ingress.lvs else {}),
+        "containers": [_check_container(image), _keepalived_container(image)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": name}},
+            {"name": "check", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        ],
+    }
+
+
+def _ipvs_check(image: str) -> Manifest:
+    return {
+        "name": "kernel-has-ipvs",
+        "image": image,
+        "command": [_BUSYBOX, "sh", "-c", _HAS_IPVS],
+        "env": [_field("NODE_NAME", "spec.nodeName")],
+        "resources": _resources("10m", "8Mi", "32Mi"),
+        "securityContext": _unprivileged(),
+    }
+
+
+def _check_container(image: str) -> Manifest:
+    """Return the container that asks the proxy the way a request goes: host port, redirect, entry point, router."""
+    script = Template(_CHECK).substitute(busybox=_BUSYBOX, host=HEALTH_HOST, folder=_CHECK_FOLDER)
+    return {
+        "name": "check",
+        "image": image,
+        "command": [_BUSYBOX, "sh", "-c", script],
+        "env": [_field("NODE_ADDRESS", "status.hostIP")],
+        "resources": _resources("10m", "8Mi", "32Mi"),
+        "securityContext": _unprivileged(),
+        "volumeMounts": [{"name": "check", "mountPath": _CHECK_FOLDER}],
+    }
+
+
+def _keepalived_container(image: str) -> Manifest:
+    return {
+        "name": COMPONENT,
+        "image": image,
+        "args": [
+            "--dont-fork",
+            "--log-console",
+            "--no-syslog",
+            f"--use-file={_CONFIG_FILE}",
+            "--config-id=$(NODE_NAME)",
+            "--pid=/run/keepalived/parent.pid",
+            "--vrrp_pid=/run/keepalived/vrrp.pid",
+            "--checkers_pid=/run/keepalived/checkers.pid",
+        ],
+        "env": [_field("NODE_NAME", "spec.nodeName")],
+        "resources": _resources("20m", "16Mi", "64Mi"),
+        "securityContext": {
+            # VRRP's raw sockets and the node's addresses are root's; what else root could do is dropped.
+            "runAsUser": 0,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
+        },
+        # The parent restarts what it can; this is for a program that neither works nor ends.
+        "livenessProbe": {
+            "exec": {
+                "command": [_BUSYBOX, "sh", "-c", f"{_BUSYBOX} kill -0 $({_BUSYBOX} cat /run/keepalived/vrrp.pid)"]
+            },
+            "initialDelaySeconds": 3,
+            "periodSeconds": 5,
+            "failureThreshold": 3,
+            "timeoutSeconds": 5,
+        },
+        # A rolling update goes on to the next node only when this one could take an address.
+        "readinessProbe": {
+            "exec": {"command": [_BUSYBOX, "grep", "-qx", "0", f"{_CHECK_FOLDER}/proxy"]},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/keepalived", "readOnly": True},
+            {"name": "check", "mountPath": _CHECK_FOLDER},
+            {"name": "run", "mountPath": "/run/keepalived"},
+        ],
+    }
+
+
+def _field(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _resources(cpu: str, memory: str, limit: str) -> Manifest:
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
+
+
+def _unprivileged() -> Manifest:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
