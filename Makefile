@@ -12,7 +12,8 @@ help: ## list the targets
 
 .venv/.stamp: requirements.lock
 	@echo "== Python packages (requirements.lock)"
-	@test -x $(PYTHON) || python3 -m venv .venv
+	@test -x $(PYTHON) || python3 -m venv .venv || { rm -rf .venv; apt-get update -qq; \
+		apt-get install -y -qq --no-install-recommends python3-venv && python3 -m venv .venv; }
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' requirements.lock)"
 	@$(PYTHON) -m uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@
@@ -41,6 +42,14 @@ unit: .venv/.stamp ## tests that need no cluster
 
 cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the tools first)
 	@$(PYTHON) -m pytest -m cluster --durations=15
+
+soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
+	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15
+	@$(MAKE) --no-print-directory bench WRITE=1
+
+bench: .venv/.stamp ## speed beside `kubectl` in one run (SIZES=8,80,200 ROUNDS=3 PROVIDER=/path WRITE=1)
+	@$(PYTHON) -m bench $(if $(SIZES),--sizes $(SIZES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(PROVIDER),--provider $(PROVIDER)) $(if $(WRITE),--write)
 
 golden: .venv/.stamp ## accept the manifests as they are rendered now; read the diff
 	@$(PYTHON) -m pytest -q tests/golden --snapshot-update
