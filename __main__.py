@@ -1,9 +1,9 @@
-"""The Pulumi program: settings → namespace → projects → exports."""
+"""The Pulumi program: settings → namespace → ingress → projects → exports."""
 
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import FrontendApp, FrontendAppArgs, PackageApp, PackageAppArgs
+from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
 from manifests.namespace import namespace
 from model.problems import SettingsError
@@ -38,6 +38,10 @@ def main() -> None:
     first: list[pulumi.Resource] = []
     if stack.platform:
         first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
+    if environment.ingress.ha:
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
+        pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
+        first.append(ingress)
     apps = {
         application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
         for application in stack.deployed
@@ -47,7 +51,7 @@ def main() -> None:
     pulumi.export(
         "endpoints",
         {
-            name: {"url": app.url, "address": environment.ingress.address, "namespace": environment.namespace}
+            name: {"url": app.url, "address": environment.ingress.entry, "namespace": environment.namespace}
             for name, app in apps.items()
         },
     )

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -61,11 +63,13 @@ def run(  # noqa: PLR0913 - one parameter for each option
         with progress.step("stack init"):
             workspace.init()
         measurement = Measurement(workspace, Tagger(instance.registry_endpoint), progress, rounds)
-        results = measure(measurement, counts, _circumstances(load, rounds, provider), pods=pods)
-    report = render(results, load_end=os.getloadavg()[0])
+        report = ""
+        for results in measure(measurement, counts, _circumstances(load, rounds, provider), pods=pods):
+            report = render(results, load_end=os.getloadavg()[0])
+            # After each size, so that an interrupted run leaves what it found.
+            if write:
+                DOCUMENT.write_text(replace_section(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
     print(report)
-    if write:
-        DOCUMENT.write_text(replace_section(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
 
 
 def parse_sizes(text: str) -> list[int]:
@@ -119,10 +123,16 @@ def _provider_version(provider: Path) -> str:
     return f"{found[0] if found else 'of unknown version'} (given by --provider)"
 
 
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; errors are lines on standard error and an exit code."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=HELP)(run)
+    # Ended from outside (CI's time limit), it still takes its cluster down.
+    signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except Refused as refusal:

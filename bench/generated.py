@@ -27,6 +27,11 @@ class GeneratedProject:
     number: int
 
     @property
+    def mark(self) -> str:
+        """The part of all its names, tags and paths by which it differs from others."""
+        return f"p{self.number:03}"
+
+    @property
     def kind(self) -> Literal["backend", "frontend"]:
         """Its kind."""
         return "backend" if self.number % _MIX < _BACK_ENDS_IN_MIX else "frontend"
@@ -34,7 +39,7 @@ class GeneratedProject:
     @property
     def gitea_name(self) -> str:
         """Its name in Gitea."""
-        return f"Bench.P{self.number:03}.Api" if self.kind == "backend" else f"bench_p{self.number:03}"
+        return f"Bench.{self.mark.upper()}.Api" if self.kind == "backend" else f"bench_{self.mark}"
 
     @property
     def deployment(self) -> str:
@@ -54,7 +59,7 @@ class GeneratedProject:
     @property
     def first_tag(self) -> str:
         """The tag that it is created with: one of its own, so that the registry is asked once for each project."""
-        return f"bench-p{self.number:03}"
+        return f"bench-{self.mark}"
 
     @property
     def urn(self) -> str:
@@ -73,7 +78,7 @@ class GeneratedProject:
             "description": "made up for measuring",
             "image": self.repository,
             "replicas": replicas,
-            "routes": [{"host": "bench", "path": f"/p{self.number:03}"}],
+            "routes": [{"host": "bench", "path": f"/{self.mark}"}],
         }
         return yaml.safe_dump(content, sort_keys=False)
 

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from bench.checkpoint import SMALLEST
 from bench.figures import Profile, Sample, SizeFigures, Timing
 from bench.generated import GeneratedProject, projects
 from bench.images import Tagger
@@ -43,12 +44,11 @@ class Measurement:
 
     def size(self, count: int) -> SizeFigures:
         """Bring the stack to a size and time everything there."""
-        with self.progress.step(f"{count} projects: pulumi up adds {count - len(self.tags)}"):
-            created = self._grow(count)
+        created = self._grow(count)
         with self.progress.step(f"{count} projects: {self.rounds} rounds"):
             timings = self._rounds(with_preview=True)
         resources, state_bytes = self.workspace.state()
-        return SizeFigures(count, resources, state_bytes, {**timings, CREATE: Timing((created,))})
+        return SizeFigures(count, resources, state_bytes, {**timings, **created})
 
     def pods(self) -> dict[str, Timing]:
         """Time the same release with real pods, then take them away again."""
@@ -77,13 +77,20 @@ class Measurement:
             rounds = [self.workspace.startup() for _ in range(self.rounds)]
         return {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}
 
-    def _grow(self, count: int) -> Sample:
+    def _grow(self, count: int) -> dict[str, Timing]:
+        """Add projects: by `pulumi up` where there is nothing to copy from yet, by a copied state afterwards."""
         added = projects(count)[len(self.tags) :]
-        for project in added:
-            self.tagger.tag(project.repository, project.first_tag)
-            self.tags[project] = project.first_tag
-        self.workspace.declare(dict.fromkeys(added, 0), self.tags)
-        return self.workspace.up()
+        copied = len(self.tags) >= SMALLEST
+        with self.progress.step(f"{count} projects: {'copied state' if copied else 'pulumi up'} adds {len(added)}"):
+            for project in added:
+                self.tagger.tag(project.repository, project.first_tag)
+                self.tags[project] = project.first_tag
+            self.workspace.declare(dict.fromkeys(added, 0), self.tags)
+            if not copied:
+                return {CREATE: Timing((self.workspace.up(),))}
+            self.workspace.adopt(added)
+            self.workspace.preview()  # fails if the copied state is not what the program declares
+        return {}
 
     def _rounds(self, *, with_preview: bool) -> dict[str, Timing]:
         """Time the commands in turn, so that a change of the machine's load hits all of them."""
@@ -133,8 +140,8 @@ class Measurement:
             raise CommandError(f"the command ended well, but {self.chosen.deployment} runs {image} and not {tag}")
 
 
-def measure(measurement: Measurement, sizes: Sequence[int], about: Circumstances, *, pods: bool) -> Results:
-    """Run everything, the smallest size first.
+def measure(measurement: Measurement, sizes: Sequence[int], about: Circumstances, *, pods: bool) -> Iterator[Results]:
+    """Run everything, the smallest size first; yields what there is after each size.
 
     Args:
         measurement: What to measure with.
@@ -142,14 +149,15 @@ def measure(measurement: Measurement, sizes: Sequence[int], about: Circumstances
         about: What the figures depend on.
         pods: Whether the release with real pods is timed too, at the smallest size.
     """
-    figures: list[SizeFigures] = []
-    with_pods: dict[str, Timing] = {}
-    profiles: list[Profile] = []
-    startup = measurement.startup()
+    results = Results(about, measurement.startup(), (), {}, ())
     for size in sizes:
-        figures.append(measurement.size(size))
-        if size in (sizes[0], sizes[-1]):
-            profiles += measurement.profiles()
-        if pods and size == sizes[0]:
-            with_pods = measurement.pods()
-    return Results(about, startup, tuple(figures), with_pods, tuple(profiles))
+        figures = measurement.size(size)
+        profiles = measurement.profiles() if size in (sizes[0], sizes[-1]) else []
+        with_pods = measurement.pods() if pods and size == sizes[0] else results.pods
+        results = replace(
+            results,
+            sizes=(*results.sizes, figures),
+            profiles=(*results.profiles, *profiles),
+            pods=with_pods,
+        )
+        yield results

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,58 @@ class _Seen:
     peak_bytes: int
 
 
+def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], limit: float) -> tuple[int, str, str]:
+    """Run a command to its end, and leave nothing of it behind when it is interrupted.
+
+    Args:
+        command: Its argument list.
+        folder: Where it runs.
+        variables: Its whole environment.
+        limit: Seconds after which it is killed.
+
+    Returns:
+        Exit code, standard output and standard error.
+    """
+    with _started(command, folder, variables) as process:
+        timer = threading.Timer(limit, _end_session, [process.pid])
+        timer.start()
+        try:
+            out, err = process.communicate()
+        finally:
+            timer.cancel()
+    return process.returncode, out, err
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
+    """Start a command in a session of its own, and end all of the session if the body does not get to its end.
+
+    Killing `pulumi` alone would leave its plugins behind: each of them leads a process group of its own.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            _end_session(process.pid)
+            raise
+
+
+def _end_session(leader: int) -> None:
+    """Kill every process of a session that this process started; the leader is not yet collected, so it is ours."""
+    for pid, (_, _, _, session) in list(_all_processes()):
+        if session == leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], limit: float) -> Watched:
     """Run a command to its end and watch it.
 
@@ -66,9 +119,7 @@ def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], li
     lines: list[tuple[float, str]] = []
     errors: list[str] = []
     seen: dict[tuple[int, int], _Seen] = {}
-    with subprocess.Popen(
-        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with _started(command, folder, variables) as process:
         out, err = process.stdout, process.stderr
         if out is None or err is None:
             raise RuntimeError("a pipe that was asked for is missing")
@@ -82,7 +133,7 @@ def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], li
             _look(process.pid, seen, time.monotonic() - started)
             time.sleep(LOOK_SECONDS)
             if time.monotonic() - started > limit:
-                process.kill()
+                _end_session(process.pid)
         seconds = time.monotonic() - started
         for reader in readers:
             reader.join()
@@ -92,13 +143,13 @@ def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], li
 
 def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
     """Note every process below `root`, and those that were below it before and lost their parent."""
-    parents: dict[int, tuple[int, int, int]] = dict(_all_processes())
-    known = {pid for pid, start in seen if parents.get(pid, (0, 0, 0))[1] == start}
+    parents = dict(_all_processes())
+    known = {pid for pid, start in seen if parents.get(pid, (0, 0, 0, 0))[1] == start}
     family = {root} | known
-    while more := {pid for pid, (parent, _, _) in parents.items() if parent in family} - family:
+    while more := {pid for pid, (parent, _, _, _) in parents.items() if parent in family} - family:
         family |= more
     for pid in family & parents.keys():
-        _, start, cpu = parents[pid]
+        _, start, cpu, _ = parents[pid]
         with contextlib.suppress(OSError):
             words = tuple(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0"))
             earlier = seen.get((pid, start))
@@ -108,14 +159,15 @@ def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
             seen[pid, start] = _Seen(words, start, at, cpu, peak)
 
 
-def _all_processes() -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """Yield pid → parent, start and CPU time in ticks (proc(5), /proc/pid/stat)."""
+def _all_processes() -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+    """Yield pid → parent, start and CPU time in ticks, session (proc(5), /proc/pid/stat)."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{entry.name}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            yield int(entry.name), (int(fields[1]), int(fields[19]), int(fields[11]) + int(fields[12]))
+            cpu = int(fields[11]) + int(fields[12])
+            yield int(entry.name), (int(fields[1]), int(fields[19]), cpu, int(fields[3]))
 
 
 def _peak_bytes(pid: int) -> int:

@@ -90,7 +90,7 @@ def _header(about: Circumstances, load_end: float) -> str:
     load = f"load average {about.load:.1f} at the start and {load_end:.1f} at the end, the cluster included"
     order = f"Rounds: {about.rounds}, in turn (preview, up, kubectl, up --target, kubectl, and again)"
     reading = "figures are the median in seconds, with the quickest and the slowest round"
-    setup = "the stack was made by `pulumi up`, growing from size to size; no checkpoint was imported"
+    setup = "the smallest stack was made by `pulumi up`, the larger ones by importing a copied state and kubectl"
     return "\n".join([f"{machine}; {load}.", f"Versions: {versions}.", f"{order}; {reading}; {setup}."])
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Any, cast
 
 import yaml
 
+from bench import checkpoint, processes
 from bench.figures import Profile, Sample, phases_of
 from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_config
-from bench.processes import PROGRAM, watch
 from devcluster import deploy
 from devcluster.instance import REGISTRY_NAME, Instance
 
@@ -126,11 +125,11 @@ class Workspace:
             target: As for `up`.
         """
         command = ["pulumi", *_UP, "--json", *_only(target)]
-        watched = watch(command, self.folder, {**self.variables, **_STREAM}, COMMAND_SECONDS)
+        watched = processes.watch(command, self.folder, {**self.variables, **_STREAM}, COMMAND_SECONDS)
         if watched.code != 0:
             raise CommandError(f"`pulumi up` failed:\n{watched.errors[-_SHOWN_CHARACTERS:]}")
         events = [(at, kind) for at, line in watched.lines for kind in event_kinds(line)]
-        program_start = min(part.start_seconds for part in watched.parts if part.name == PROGRAM)
+        program_start = min(part.start_seconds for part in watched.parts if part.name == processes.PROGRAM)
         phases = phases_of(events, program_start, watched.seconds)
         name = "`pulumi up --target`" if target else "`pulumi up`"
         return Profile(name, projects, watched.seconds, phases, watched.parts)
@@ -155,6 +154,17 @@ class Workspace:
         command = ["kubectl", "get", scope, f"deployment/{project.deployment}", f"--output={path}"]
         return self.output(command).strip()
 
+    def adopt(self, added: Sequence[GeneratedProject]) -> None:
+        """Make further projects part of the stack without `pulumi up`: their objects by kubectl, their state copied."""
+        state: dict[str, Any] = json.loads(self.output(["pulumi", "stack", "export", "--stack", STACK]))
+        resources = [each for project in added for each in checkpoint.copied_resources(state, project)]
+        objects = self.folder / "objects.json"
+        objects.write_text(json.dumps(checkpoint.manifests(resources)))
+        self.output(["kubectl", "apply", "--server-side", f"--filename={objects}"])
+        copy = self.folder / "state.json"
+        copy.write_text(json.dumps(checkpoint.with_copies(state, added)))
+        self.output(["pulumi", "stack", "import", "--stack", STACK, "--file", str(copy), "--non-interactive"])
+
     def state(self) -> tuple[int, int]:
         """Return how many resources the stack has, and how many bytes its exported state."""
         text = self.output(["pulumi", "stack", "export", "--stack", STACK])
@@ -166,19 +176,11 @@ class Workspace:
         Raises:
             CommandError: It failed.
         """
-        finished = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.variables,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if finished.returncode != 0:
-            said = (finished.stdout + finished.stderr)[-_SHOWN_CHARACTERS:]
-            raise CommandError(f"`{' '.join(command[:3])}` failed (exit code {finished.returncode}):\n{said}")
-        return finished.stdout
+        code, out, errors = processes.run(command, self.folder, self.variables, COMMAND_SECONDS)
+        if code != 0:
+            said = (out + errors)[-_SHOWN_CHARACTERS:]
+            raise CommandError(f"`{' '.join(command[:3])}` failed (exit code {code}):\n{said}")
+        return out
 
     def _run(self, command: Sequence[str]) -> Sample:
         """Time a command; commands are run one at a time, so the children's CPU time is its own."""

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.apiextensions import CustomResource
+from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
-from pulumi_kubernetes.networking.v1 import Ingress
+from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, Service, ServiceAccount
+from pulumi_kubernetes.networking.v1 import Ingress, IngressClass
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
+from pulumi_kubernetes.rbac.v1 import ClusterRole, ClusterRoleBinding
 from pydantic.alias_generators import to_snake
 
 from manifests import Manifest
@@ -20,9 +22,14 @@ from manifests import Manifest
 Resource = TypeVar("Resource", bound=pulumi.CustomResource)
 
 _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
+    ClusterRole: ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    ClusterRoleBinding: ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ConfigMap: ("v1", "ConfigMap"),
+    DaemonSet: ("apps/v1", "DaemonSet"),
     Deployment: ("apps/v1", "Deployment"),
     HorizontalPodAutoscaler: ("autoscaling/v2", "HorizontalPodAutoscaler"),
     Ingress: ("networking.k8s.io/v1", "Ingress"),
+    IngressClass: ("networking.k8s.io/v1", "IngressClass"),
     Namespace: ("v1", "Namespace"),
     PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
     Service: ("v1", "Service"),
@@ -49,3 +56,25 @@ def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.Reso
     constructor = cast("Callable[..., Resource]", kind)
     fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}
     return constructor(name, **fields, opts=opts)
+
+
+def apply_any(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    """Declare a manifest as whatever it says it is; one of a kind that is not listed here as a custom resource.
+
+    Args:
+        name: The resource's name in Pulumi.
+        manifest: The rendered object.
+        opts: Parent, dependencies and the rest.
+    """
+    declared = (manifest["apiVersion"], manifest["kind"])
+    for kind, known in _TYPES.items():
+        if known == declared:
+            return apply(kind, name, manifest, opts)
+    return CustomResource(
+        name,
+        api_version=manifest["apiVersion"],
+        kind=manifest["kind"],
+        metadata=manifest["metadata"],
+        spec=manifest["spec"],
+        opts=opts,
+    )

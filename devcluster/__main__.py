@@ -24,7 +24,7 @@ HELP = """A real Kubernetes cluster of three "VMs" on this Linux machine, for de
 Examples:
 
 \b
-  python -m devcluster up                     three nodes, DNS, ingress, registry with sample images
+  python -m devcluster up                     three nodes, DNS, registry with sample images
   . .dev/env                                  then kubectl and pulumi work on it
   python -m devcluster node-down n2           cut the power of a node; node-up brings it back
   python -m devcluster --id 3 up --bare       a second one beside it, nodes only
@@ -56,7 +56,7 @@ def select_instance(
 def up(
     context: typer.Context,
     *,
-    bare: Annotated[bool, typer.Option("--bare", help="Nodes only: no DNS, ingress and images.")] = False,
+    bare: Annotated[bool, typer.Option("--bare", help="Nodes only: no DNS and no images.")] = False,
 ) -> None:
     """Start the cluster, or complete it; prints the seconds of each step."""
     instance = _instance(context)
@@ -69,7 +69,7 @@ def up(
     print(f"Kubernetes API {instance.api_server}")
     print(f"registry       {instance.registry_endpoint}")
     if not bare:
-        print(f"ingress        http://{instance.ingress_addresses[0]}/")
+        print(f"ingress        http://{instance.ingress_addresses[0]}/ once the stack test is up")
     print(f"next           . {_env_file(instance)}")
 
 

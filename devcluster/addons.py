@@ -1,4 +1,4 @@
-"""What every cluster needs besides Kubernetes itself: DNS and the ingress, as manifests."""
+"""What every cluster needs besides Kubernetes itself: DNS, as manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,13 @@ class Addon:
     replicas: int
 
 
+INGRESS_LABEL = "package-platform/ingress=true"
+"""The label of the nodes that carry the stack's ingress."""
+
 KUBELET_ACCESS = "kubelet-access"
 """The manifest that a cluster needs even without add-ons."""
 
-ALL = (
-    Addon("coredns", "kube-system", "k8s-app=kube-dns", replicas=2),
-    Addon("traefik", "ingress", "app=traefik", replicas=1),
-)
+ALL = (Addon("coredns", "kube-system", "k8s-app=kube-dns", replicas=2),)
 
 
 def render(instance: Instance, name: str) -> str:
@@ -42,7 +42,6 @@ def render(instance: Instance, name: str) -> str:
         "registry": REGISTRY_NAME,
         "hub_address": str(instance.hub.address),
         "dns_address": str(instance.dns_address),
-        "ingress_node": instance.nodes[0].name,
     }
     return Template((MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
 
@@ -56,3 +55,13 @@ def apply(instance: Instance, names: list[str]) -> None:
     manifests = "---\n".join(render(instance, name) for name in names)
     options = ["--server-side", "--force-conflicts", "--field-manager=devcluster", "--filename=-"]
     kubectl.run(instance, "apply", *options, text=manifests)
+
+
+def label_ingress_nodes(instance: Instance) -> None:
+    """Let the ingress run on every node, as an operator would.
+
+    Raises:
+        SetupError: the API refused it.
+    """
+    names = [node.name for node in instance.nodes]
+    kubectl.run(instance, "label", "nodes", *names, INGRESS_LABEL, "--overwrite")

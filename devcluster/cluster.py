@@ -90,7 +90,8 @@ def up(instance: Instance, progress: Progress, *, bare: bool = False) -> None:
         if not bare:
             with progress.step("sample images"):
                 images.push_samples(instance.registry_endpoint, progress)
-            with progress.step("DNS and ingress"):
+            with progress.step("DNS"):
+                addons.label_ingress_nodes(instance)
                 readiness.wait_for_addons(instance, progress)
 
 

@@ -17,6 +17,8 @@ REGISTRY_NAME = "harbor.package.test"
 """The registry's name in image references; the hub stands where a Harbor would."""
 REGISTRY_PORT = 5000
 API_PORT = 6443
+VIRTUAL_ADDRESS = 100
+"""The last part of the address that the committed stack `test` moves between the nodes."""
 
 
 class UnknownMachineError(ValueError):
@@ -149,8 +151,8 @@ class Instance:
 
     @property
     def ingress_addresses(self) -> tuple[str, ...]:
-        """Where HTTP requests enter: `ip:port`."""
-        return (f"{self.nodes[0].address}:80",)
+        """Where HTTP requests enter once the stack `test` is up: `ip:port` of its virtual addresses."""
+        return (f"{self.network[VIRTUAL_ADDRESS]}:80",)
 
     def node(self, name: str) -> Machine:
         """Return the node called `name`.

@@ -1,4 +1,4 @@
-"""The image of keepalived: Debian's program with its libraries, and one static busybox for its checks."""
+"""The image of keepalived: Debian's program and busybox for its checks, with their libraries."""
 
 from pathlib import Path
 
@@ -10,9 +10,8 @@ PROGRAM = "usr/sbin/keepalived"
 BUSYBOX = "bin/busybox"
 RECIPE = Recipe(
     name="keepalived",
-    packages=("keepalived", "busybox-static"),
-    programs=(PROGRAM,),
-    files=(BUSYBOX,),
+    packages=("keepalived", "busybox"),
+    programs=(PROGRAM, BUSYBOX),
 )
 
 

@@ -15,6 +15,13 @@ from devcluster.instance import API_PORT, REGISTRY_NAME, REGISTRY_PORT, Instance
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 HYPERKUBE = "/run/bin/hyperkube"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+NEIGHBOUR_SYSCTLS = {
+    "net.ipv4.neigh.eth0.base_reachable_time_ms": "1000",
+    "net.ipv4.neigh.eth0.delay_first_probe_time": "1",
+    "net.ipv4.neigh.eth0.retrans_time_ms": "100",
+}
+"""A node that is gone is noticed within about 3 s; from then on a connection to its pods fails in 0.3 s
+(docs/how-to/vm-cluster.md)."""
 API_READY = {"https": f"https://{{address}}:{API_PORT}/readyz", "ca": "/run/pki/ca.crt"}
 
 
@@ -59,7 +66,7 @@ def boot_plan(instance: Instance, machine: Machine, programs: HostPrograms) -> d
         binds["/run/pki"] = str(instance.pki)
         binaries = ["hyperkube"]
         # Bridged pod traffic must pass the Service rules, also between two pods of one node.
-        sysctls = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
+        sysctls = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1", **NEIGHBOUR_SYSCTLS}
     for name in binaries:
         binds[f"/run/bin/{name}"] = str((instance.binaries / name).resolve())
     return {

@@ -68,7 +68,7 @@ def wait_for_nodes(instance: Instance, progress: Progress) -> None:
 
 
 def wait_for_addons(instance: Instance, progress: Progress) -> None:
-    """Wait until DNS and the ingress work.
+    """Wait until DNS works.
 
     Raises:
         SetupError: one does not in time; its pods are described in the details.
@@ -82,8 +82,6 @@ def wait_for_addons(instance: Instance, progress: Progress) -> None:
                 message = f"{addon.name} does not come up: look at the pods of the namespace {addon.namespace}"
                 raise SetupError(message, pods.stdout[-2000:])
             time.sleep(POLL_SECONDS)
-    first = instance.nodes[0].name
-    _wait("the ingress", lambda: ingress_answers(instance), HTTP_SECONDS * 10, _logs(instance, f"{first}-kube-proxy"))
 
 
 def ready_nodes(nodes: Iterable[dict[str, Any]], boot_times: Mapping[str, float]) -> set[str]:
@@ -118,11 +116,6 @@ def ready_pods(pods: Iterable[dict[str, Any]], boot_times: Mapping[str, float]) 
 def registry_answers(instance: Instance) -> bool:
     """Tell whether the registry answers."""
     return _http_status(instance, f"{instance.registry_endpoint}/v2/") == http.HTTPStatus.OK
-
-
-def ingress_answers(instance: Instance) -> bool:
-    """Tell whether every ingress address answers; that no route is there yet is an answer."""
-    return all(_http_status(instance, f"http://{address}/") is not None for address in instance.ingress_addresses)
 
 
 def api_answers(instance: Instance) -> bool:

@@ -64,7 +64,7 @@ def _vips(environment: Environment, ingress: VipIngress) -> HaIngressManifests:
             _class(environment, traefik.CONTROLLER),
         ),
         workloads=(_proxy_daemon_set(environment, ingress), keepalived.daemon_set(environment, ingress)),
-        last=(_service(environment, namespace, {"type": "ClusterIP"}, {}, tls=False, metrics=True),),
+        last=(_metrics_service(environment, namespace),),
     )
 
 
@@ -196,22 +196,20 @@ def _proxy_deployment(environment: Environment, ingress: NlbIngress) -> Manifest
     }
 
 
-def _service(
-    environment: Environment, namespace: str, spec: Manifest, annotations: dict[str, str], *, tls: bool, metrics: bool
-) -> Manifest:
+def _metrics_service(environment: Environment, namespace: str) -> Manifest:
+    """Return the Service by which a Prometheus finds the proxies."""
     described = metadata(environment, namespace, traefik.PROXY, traefik.PROXY)
-    described["annotations"] = {**annotations, **SKIP_AWAIT}
-    wanted = [("web", HTTP_PORT), *([("websecure", HTTPS_PORT)] if tls else [])]
-    ports: list[Manifest] = [
-        {"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in wanted
-    ]
-    if metrics:
-        ports.append({"name": "metrics", "port": traefik.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"})
+    described["annotations"] = dict(SKIP_AWAIT)
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": described,
-        "spec": {**spec, "selector": {"app.kubernetes.io/name": traefik.PROXY}, "ports": ports},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": {"app.kubernetes.io/name": traefik.PROXY},
+            "ports": [{"name": "metrics", "port": traefik.METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}],
+        },
     }
 
 
@@ -229,5 +227,19 @@ def _load_balancer(environment: Environment, ingress: NlbIngress) -> Manifest:
         f"{prefix}-connection-drain-timeout": "30",
         f"{prefix}-proxy-protocol": "on",
     }
-    spec = {"type": "LoadBalancer", "loadBalancerClass": "alibabacloud.com/nlb", "externalTrafficPolicy": "Local"}
-    return _service(environment, ingress.namespace, spec, annotations, tls=bool(ingress.tls), metrics=False)
+    described = metadata(environment, ingress.namespace, traefik.PROXY, traefik.PROXY)
+    described["annotations"] = {**annotations, **SKIP_AWAIT}
+    ports = [("web", HTTP_PORT), *([("websecure", HTTPS_PORT)] if ingress.tls else [])]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": described,
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerClass": "alibabacloud.com/nlb",
+            # The client's address stays, and a zone's balancer asks only nodes that have a proxy.
+            "externalTrafficPolicy": "Local",
+            "selector": {"app.kubernetes.io/name": traefik.PROXY},
+            "ports": [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in ports],
+        },
+    }

@@ -28,8 +28,6 @@ _CONFIG_FILE = "/etc/keepalived/keepalived.conf"
 _GLOBAL = """\
 global_defs {
     vrrp_version 3
-    enable_script_security
-    script_user root
     # Whoever missed the first announcement of a move learns of it within seconds.
     vrrp_garp_master_delay 1
     vrrp_garp_master_refresh 5
@@ -44,16 +42,6 @@ global_defs {
 track_file proxy {
     file "$folder/proxy"
     weight 0
-    init_file 1
-}
-
-# The same question once a second by keepalived itself, should that container hang.
-vrrp_script proxy_answers {
-$scripts
-    interval 1
-    timeout 2
-    fall 3
-    rise 2
 }
 """
 
@@ -73,9 +61,6 @@ $peers
     check_unicast_src
     track_file {
         proxy
-    }
-    track_script {
-        proxy_answers
     }
     virtual_ipaddress {
         $address/32 dev $interface
@@ -110,14 +95,15 @@ _REAL_SERVER = """\
         }
     }"""
 
+# Debian's busybox crashes on wget's own -T.
 _CHECK = """\
 good=0 bad=2
 say() {
-  # By a new file each time: the old one may be another user's.
+  # By a new file each time, which is never seen half written.
   echo "$$1" > $folder/next && $busybox mv -f $folder/next $folder/proxy
 }
 while :; do
-  if $busybox wget -q -T 1 -O /dev/null --header "Host: $host" "http://$$NODE_ADDRESS/"; then
+  if $busybox timeout 1 $busybox wget -q -O /dev/null --header "Host: $host" "http://$$NODE_ADDRESS/"; then
     bad=0 good=$$((good + 1))
   else
     good=0 bad=$$((bad + 1))
@@ -126,6 +112,26 @@ while :; do
   if [ "$$bad" -ge 2 ]; then say 1; fi
   $busybox usleep 200000
 done
+"""
+
+# Without a first answer about the proxy it would count as well.
+# Killed, keepalived leaves its addresses on the interface, and when started again as a backup it does not take them
+# away: two nodes would hold one address.
+_START = f"""\
+waited=0
+while [ ! -e {_CHECK_FOLDER}/proxy ] && [ "$waited" -lt 100 ]; do
+  waited=$((waited + 1))
+  {_BUSYBOX} usleep 100000
+done
+for address in {{addresses}}; do
+  {_BUSYBOX} ip address del "$address/32" dev {{interface}} 2>/dev/null
+done
+exec "$@"
+"""
+
+_IS_FRESH = f"""\
+age=$(( $({_BUSYBOX} date +%s) - $({_BUSYBOX} stat -c %Y {_CHECK_FOLDER}/proxy) ))
+[ "$age" -lt 10 ]
 """
 
 _HAS_IPVS = """\
@@ -139,7 +145,7 @@ fi
 def configuration(ingress: VipIngress) -> str:
     """Return keepalived.conf, one for all nodes: lines that begin with ``@<node>`` are that node's only."""
     parts = [
-        Template(_GLOBAL).substitute(folder=_CHECK_FOLDER, scripts=_lines(_script(node) for node in ingress.nodes)),
+        Template(_GLOBAL).substitute(folder=_CHECK_FOLDER),
         *(_instance(ingress, index, vip) for index, vip in enumerate(ingress.vips)),
     ]
     if ingress.lvs:
@@ -163,11 +169,6 @@ def _instance(ingress: VipIngress, index: int, vip: Vip) -> str:
         sources=_lines(f"    @{node.name} unicast_src_ip {node.address}" for node in ingress.nodes),
         peers=_lines(f"        @^{node.name} {node.address}" for node in ingress.nodes),
     )
-
-
-def _script(node: IngressNode) -> str:
-    question = f"{_BUSYBOX} wget -q -T 1 -O /dev/null --header Host:{HEALTH_HOST} http://{node.address}/"
-    return f'    @{node.name} script "{question}"'
 
 
 def _virtual_server(ingress: VipIngress, vip: Vip, port: int) -> str:
@@ -247,7 +248,7 @@ def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
         "terminationGracePeriodSeconds": 10,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         **({"initContainers": [_ipvs_check(image)]} if ingress.lvs else {}),
-        "containers": [_check_container(image), _keepalived_container(image)],
+        "containers": [_check_container(image), _keepalived_container(image, ingress)],
         "volumes": [
             {"name": "config", "configMap": {"name": name}},
             {"name": "check", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
@@ -277,15 +278,25 @@ def _check_container(image: str) -> Manifest:
         "env": [_field("NODE_ADDRESS", "status.hostIP")],
         "resources": _resources("10m", "8Mi", "32Mi"),
         "securityContext": _unprivileged(),
+        # An answer that is no longer written anew is worth nothing.
+        "livenessProbe": {
+            "exec": {"command": [_BUSYBOX, "sh", "-c", _IS_FRESH]},
+            "periodSeconds": 5,
+            "failureThreshold": 2,
+            "timeoutSeconds": 5,
+        },
         "volumeMounts": [{"name": "check", "mountPath": _CHECK_FOLDER}],
     }
 
 
-def _keepalived_container(image: str) -> Manifest:
+def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
+    addresses = " ".join(vip.address for vip in ingress.vips)
     return {
         "name": COMPONENT,
         "image": image,
+        "command": [_BUSYBOX, "sh", "-c", _START.format(addresses=addresses, interface=ingress.interface), "start"],
         "args": [
+            "/usr/sbin/keepalived",
             "--dont-fork",
             "--log-console",
             "--no-syslog",

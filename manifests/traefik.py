@@ -101,8 +101,7 @@ def _provider(ingress: ProxyIngress, class_name: str) -> list[str]:
         f"{provider}.proxyconnecttimeout=1",
         f"{provider}.proxyreadtimeout={proxy.backend_read_seconds}",
         f"{provider}.proxysendtimeout={proxy.backend_read_seconds}",
-        # Whatever was not sent yet is tried again; what failed after that only when it is idempotent.
-        f"{provider}.proxynextupstream=error timeout http_502 http_504",
+        f"{provider}.proxynextupstream={_tried_again(ingress)}",
         f"{provider}.proxynextupstreamtries={proxy.tries}",
         f"{provider}.proxynextupstreamtimeout={proxy.tries_seconds}",
     ]
@@ -116,6 +115,14 @@ def _provider(ingress: ProxyIngress, class_name: str) -> list[str]:
     else:
         lines.append(f"{provider}.publishservice={ingress.namespace}/{PROXY}")
     return lines
+
+
+def _tried_again(ingress: ProxyIngress) -> str:
+    """Return what is tried again: what was not sent yet, and what failed after that when it is idempotent.
+
+    The latter keeps each request's body, in a buffer as large as the limit: with a limit it is left out.
+    """
+    return "error timeout" if ingress.proxy.body_bytes else "error timeout http_502 http_504"
 
 
 def _access_log(ingress: ProxyIngress) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
+from model.ingress import HTTP_PORT, HTTPS_PORT, HaIngressSettings, VipIngress
 from model.project import Route
 
 
@@ -31,7 +32,18 @@ class Ingress(Frozen):
     scheme: Literal["http", "https"] = "http"
     """How clients call it; part of the printed URLs."""
     address: Address | None = None
-    """``ip:port`` to connect to where the host names don't resolve; printed with the URLs."""
+    """``ip:port`` to connect to where the host names don't resolve; printed with the URLs. By default the first VIP of
+    ``ha``."""
+    ha: HaIngressSettings | None = None
+    """The cluster's own way in, declared by exactly one stack of each cluster; the others name its class and
+    address."""
+
+    @property
+    def entry(self) -> str | None:
+        """What to connect to where the host names don't resolve, ``ip:port``; None when it is not known."""
+        if self.address is None and isinstance(self.ha, VipIngress):
+            return f"{self.ha.entry}:{HTTPS_PORT if self.scheme == 'https' else HTTP_PORT}"
+        return self.address
 
 
 class Environment(Frozen):

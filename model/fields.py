@@ -165,7 +165,12 @@ def field_names(*models: type[BaseModel]) -> list[str]:
     for model in models:
         for name, field in model.model_fields.items():
             names[field.alias or name] = None
-            for inner in (field.annotation, *get_args(field.annotation)):
-                if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    names.update(dict.fromkeys(field_names(inner)))
+            names.update(dict.fromkeys(field_names(*_models_in(field.annotation))))
     return list(names)
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the models that a type speaks of, also inside unions and collections."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]

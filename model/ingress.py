@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from model.fields import Count, DnsLabel, Frozen, HostName, Percent, Port, Quantity, Seconds
 
@@ -39,7 +40,9 @@ def _network(value: str) -> str:
 
 def _interface(value: str) -> str:
     if not _INTERFACE.match(value):
-        raise ValueError(f"{value!r} is no network interface, such as eth0: at most 15 letters, digits, '.', '_', '-'")
+        raise ValueError(
+            f"{value!r} is no network interface, such as eth0: at most 15 letters, digits, '.', '_', '-', '@'"
+        )
     return value
 
 
@@ -94,8 +97,10 @@ class ProxySettings(Frozen):
     """How long an idle connection of a client is kept."""
     backend_read_seconds: Seconds = 60
     """How long an application may be silent before the proxy answers 504."""
-    body_bytes: Annotated[int, Field(ge=0)] = 50 * 1024 * 1024
-    """Largest body of a request that is let through; 0 for no limit. ingress-nginx's own default is 1 MiB."""
+    body_bytes: Annotated[int, Field(ge=0)] = 0
+    """Largest body of a request that is let through; 0 for no limit but the application's own. Traefik can limit only
+    what it buffers, and can then not repeat an idempotent request that failed after it was sent (it would allocate
+    this much memory for every request): one or the other."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose ``X-Forwarded-*`` headers are believed: a load balancer in front. From anyone else they are
     replaced by what the proxy sees."""
@@ -169,7 +174,7 @@ class VipIngress(Frozen):
     """The nodes' interface on it."""
     nodes: tuple[IngressNode, ...]
     """The ingress nodes; they also carry the label ``package-platform/ingress=true``."""
-    vips: tuple[Vip, ...] = Field(min_length=1, max_length=MAXIMUM_VIPS)
+    vips: tuple[Vip, ...]
     """The addresses. VIP *i* prefers node *i*: with several, several nodes carry traffic."""
     preempt: bool = False
     """Whether a VIP goes back to the node that it prefers once that is well. Each move breaks its open connections,
@@ -185,19 +190,27 @@ class VipIngress(Frozen):
 
     @model_validator(mode="after")
     def _checked(self) -> VipIngress:
-        problems = [*self._node_problems(), *self._vip_problems()]
-        if problems:
-            raise ValueError("; ".join(problems))
+        problems = {"nodes": self._node_problems(), "vips": self._vip_problems()}
+        found = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{text}", {"text": text}), loc=(field,), input=None
+            )
+            for field, texts in problems.items()
+            for text in texts
+        ]
+        if found:
+            # All at once, each as a problem of its own.
+            raise ValidationError.from_exception_data("ingress", found)
         return self
 
     def _node_problems(self) -> list[str]:
         problems: list[str] = []
         if len(self.nodes) < MINIMUM_NODES:
-            problems.append(f"nodes: {len(self.nodes)} ingress node is a single point of failure: name two or more")
+            problems.append(f"a single point of failure: name {MINIMUM_NODES} ingress nodes or more")
         for what, values in (("name", [n.name for n in self.nodes]), ("address", [n.address for n in self.nodes])):
-            problems += [f"nodes: the {what} {value} is there twice" for value in _doubled(values)]
+            problems += [f"the {what} {value} is there twice" for value in _doubled(values)]
         problems += [
-            f"nodes: {node.name} has {node.address}, which is outside the network {self.network}"
+            f"{node.name} has {node.address}, which is no host of the network {self.network}"
             for node in self.nodes
             if not self._is_host(node.address)
         ]
@@ -205,16 +218,18 @@ class VipIngress(Frozen):
 
     def _vip_problems(self) -> list[str]:
         names = {node.address: node.name for node in self.nodes}
-        problems = [f"vips: {value} is there twice" for value in _doubled([vip.address for vip in self.vips])]
+        if not 0 < len(self.vips) <= MAXIMUM_VIPS:
+            return [f"name 1 to {MAXIMUM_VIPS} addresses"]
+        problems = [f"{value} is there twice" for value in _doubled([vip.address for vip in self.vips])]
         problems += [
-            f"vips: routerId {value} is there twice: each VIP has its own"
+            f"routerId {value} is there twice: each VIP has its own"
             for value in _doubled([str(vip.router_id) for vip in self.vips])
         ]
         for vip in self.vips:
             if not self._is_host(vip.address):
-                problems.append(f"vips: {vip.address} is outside the network {self.network}")
+                problems.append(f"{vip.address} is no host of the network {self.network}")
             if vip.address in names:
-                problems.append(f"vips: {vip.address} is the address of {names[vip.address]}: choose one of no machine")
+                problems.append(f"{vip.address} is the address of {names[vip.address]}: choose one of no machine")
         return problems
 
     def _is_host(self, address: str) -> bool:
@@ -291,6 +306,8 @@ class NlbIngress(Frozen):
 
 HaIngressSettings = Annotated[VipIngress | AlbIngress | NlbIngress, Field(discriminator="kind")]
 """One of the ways in."""
+KINDS = ("keepalived", "alb", "nlb")
+"""Their tags; pydantic puts them into the paths of its findings."""
 
 
 def _doubled(values: Sequence[str]) -> list[str]:

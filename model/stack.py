@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from model.environment import Environment
 from model.fields import Frozen, Tag, field_names, plain_mapping
+from model.ingress import KINDS
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
@@ -144,12 +146,18 @@ def _config(file: str, stack: str, data: Mapping[str, Any], problems: list[Probl
     try:
         return _validated(data)
     except ValidationError as error:
-        problems += from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
+        found = from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
+        problems += [replace(problem, field=_without_tags(problem.field)) for problem in found]
         rest = _without_bad_parts(data, error)
     try:
         return _validated(rest)
     except ValidationError:
         return None
+
+
+def _without_tags(field: str) -> str:
+    """Return a path as it is written: pydantic puts the tag of a union's member into it."""
+    return ".".join(part for part in field.split(".") if part not in KINDS)
 
 
 def _validated(data: Mapping[str, Any]) -> StackConfig:

@@ -13,7 +13,7 @@ import pytest
 
 from devcluster.instance import Instance
 from tests.cluster.embedded import TEST_ID, Cluster, devcluster, neighbour
-from tests.cluster.program import Program
+from tests.cluster.program import Program, purge
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -59,6 +59,7 @@ def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
     They are the committed ones; one back end also answers at /call, by which the sample calls another service.
     """
+    purge(cluster)
     program = Program.create(cluster, tmp_path_factory.mktemp("program") / "copy", "test")
     program.add_route("SJZY.Package.Api", "api", "/call")
     program.up()

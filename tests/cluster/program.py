@@ -62,7 +62,6 @@ class Program:
                 own = str(cluster.instance.network.network_address).removesuffix("0")
                 (folder / file.name).write_text(file.read_text().replace(deploy.COMMITTED_NETWORK, own))
         program = cls(cluster, folder, stack)
-        cluster.kubectl("delete", "namespace", program.namespace, "--ignore-not-found", "--wait", "--timeout=120s")
         program.pulumi("stack", "init", stack)
         return program
 
@@ -150,10 +149,17 @@ class Program:
             self._outputs = json.loads(self.pulumi("stack", "output", "--json").stdout)
         return self._outputs
 
-    def preview(self) -> list[dict[str, Any]]:
-        """Return the steps that `pulumi up` would take and that change something."""
-        steps = json.loads(self.pulumi("preview", "--json").stdout)["steps"]
-        return [step for step in steps if step["op"] != "same"]
+    def preview(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `pulumi preview --diff`."""
+        return self.pulumi("preview", "--diff", "--color=never", *arguments, check=check)
+
+    def refresh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `pulumi refresh`."""
+        return self.pulumi("refresh", "--yes", "--skip-preview", "--color=never", *arguments)
+
+    def destroy(self) -> subprocess.CompletedProcess[str]:
+        """Run `pulumi destroy`."""
+        return self.pulumi("destroy", "--yes", "--skip-preview", "--color=never")
 
     def resources(self) -> list[dict[str, Any]]:
         """Return all resources in the stack's state."""
@@ -235,9 +241,22 @@ class Program:
         url, host = self.url(project, path)
         deadline = time.monotonic() + ANSWER_SECONDS
         with httpx.Client(trust_env=False, timeout=5, headers={"Host": host}) as client:
-            while not (response := client.get(url)).is_success and time.monotonic() < deadline:
+            while True:
+                try:
+                    response = client.get(url)
+                    if response.is_success or time.monotonic() > deadline:
+                        return response
+                except httpx.TransportError:
+                    if time.monotonic() > deadline:
+                        raise
                 time.sleep(0.2)
-        return response
+
+
+def purge(cluster: Cluster) -> None:
+    """Remove what an earlier session may have left on a cluster that was kept."""
+    kinds = "namespaces,clusterroles,clusterrolebindings,ingressclasses"
+    label = "--selector=app.kubernetes.io/managed-by=pulumi"
+    cluster.kubectl("delete", kinds, label, "--ignore-not-found", "--wait", "--timeout=180s")
 
 
 @contextmanager

@@ -14,10 +14,13 @@ from tests.cluster.program import Program
 SOAK = os.environ.get("PACKAGE_PLATFORM_SOAK") == "1"
 LEAST_REQUESTS = 20_000 if SOAK else 5_000
 LEAST_FRONT_END_REQUESTS = 5_000 if SOAK else 1_500
-BACK_END_RATE = 200
-FRONT_END_RATE = 60
+BACK_END_RATE = 100
+FRONT_END_RATE = 30
 HEAD_START_SECONDS = 2.0
 MOST_UNPROTECTED_RELEASES = 3
+IN_FLIGHT = "3s"
+"""Longer than the kubelet takes to stop a pod after the proxy has turned away from it, even on a busy machine: so some
+of these are in flight at every stop, and a pod that does not drain must lose them."""
 API = "SJZY.Package.Api"
 OUTPUT = "SJZY.Package.Output.Api"
 FRONT_END = "packet"
@@ -34,7 +37,7 @@ def back_end_requests(program: Program) -> list[Request]:
         Request(url, host),
         Request(f"{url}?delay=100ms", host),
         Request(url, host, "POST"),
-        Request(f"{url}?delay=100ms", host, "POST"),
+        Request(f"{url}?delay={IN_FLIGHT}", host, "POST"),
     ]
 
 
@@ -48,7 +51,7 @@ def release(program: Program, *projects: str) -> None:
 
 def assert_nothing_lost(results: Results, least: int, before: str, after: str) -> None:
     assert len(results.hits) >= least
-    assert results.failed == [], results.summary()
+    assert not results.failed, results.summary()
     assert results.tags == [before, after], "both answered, the new one after the old one, and no third"
     assert {hit.tag for hit in results.hits[-100:]} == {after}
 
@@ -71,7 +74,7 @@ def test_a_release_of_a_back_end_and_a_front_end_loses_no_request(
 def test_the_same_without_the_protections_loses_requests(program: Program, cluster: Cluster, tmp_path: Path) -> None:
     """Pods leave without `preStop`, without grace and without draining: what the check above counts must show.
 
-    Whether a request is in flight at that very moment is chance, so a few releases are allowed to show it.
+    The long requests make it nearly certain; what is left to chance is given a few releases.
     """
     program.append(API, UNPROTECTED)
     program.up()
@@ -102,7 +105,7 @@ def test_a_back_end_calls_another_by_name_while_both_are_released(
         release(program, API)
     results = load.results()
     assert len(results.hits) >= 1000
-    assert results.failed == [], results.summary()
+    assert not results.failed, results.summary()
     called = [hit.said["called"] for hit in results.hits]
     assert {call["status"] for call in called} == {200}
     assert {(call["body"]["project"], call["body"]["path"]) for call in called} == {(OUTPUT, "/inner")}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 import pulumi
@@ -19,10 +20,13 @@ def test_every_project_is_declared_whole(run: Run, stack: str) -> None:
     recording = run(stack)
     assert len(recording.of("PackageApp")) == 3
     assert len(recording.of("FrontendApp")) == 5
+    projects = [each for each in recording.declared if not each.name.startswith("ingress")]
     for kind in KINDS_PER_PROJECT:
-        assert len(recording.of(kind)) == 8, kind
-    assert [each.inputs["metadata"]["name"] for each in recording.of("Namespace")] == [f"package-{stack}"]
-    assert len(recording.declared) == 8 * (1 + len(KINDS_PER_PROJECT)) + 1
+        assert len([each for each in projects if each.type.endswith(f":{kind}")]) == 8, kind
+    assert [each.inputs["metadata"]["name"] for each in projects if each.type.endswith(":Namespace")] == [
+        f"package-{stack}"
+    ]
+    assert len(projects) == 8 * (1 + len(KINDS_PER_PROJECT)) + 1
 
 
 def test_components_carry_the_gitea_name(run: Run) -> None:
@@ -33,7 +37,7 @@ def test_exports(run: Run) -> None:
     outputs = run("test").outputs
     assert outputs["endpoints"]["SJZY.Package.Api"] == {
         "url": "http://api.test.package.test/admin",
-        "address": "10.89.0.11:80",
+        "address": "10.89.0.100:80",
         "namespace": "package-test",
     }
     release = outputs["releases"]["SJZY.Package.Api"]
@@ -76,7 +80,7 @@ def test_a_stack_may_hold_a_part_of_the_environment(run: Run) -> None:
         "packet", "packet_bsi_pc_ui", "packet_outcustome_pc_ui", "packet_shopman_web_ui",
     ]  # fmt: skip
     assert recording.of("PackageApp") == []
-    assert recording.of("Namespace") == []
+    assert [each.name for each in recording.of("Namespace")] == ["ingress-namespace-package-ingress"]
 
 
 def test_the_record_remembers_the_release_before(run: Run) -> None:
@@ -117,6 +121,24 @@ def test_no_manifest_waits_on_an_output_for_what_is_known_when_planning(run: Run
         rendered = json.dumps(each.inputs)
         assert "package-test" in rendered
         assert each.inputs["spec"]["selector"]["matchLabels"]["slot"] == "main"
+
+
+def test_the_stack_that_owns_the_ingress_declares_it_whole(run: Run) -> None:
+    recording = run("test")
+    ours = [each for each in recording.declared if each.name.startswith("ingress")]
+    assert [each.type for each in ours if ":index:" in each.type] == ["package-platform:index:HaIngress"]
+    kinds = Counter(each.type.rsplit(":", 1)[-1] for each in ours)
+    assert kinds == {
+        "HaIngress": 1, "Namespace": 1, "ServiceAccount": 2, "ClusterRole": 1, "ClusterRoleBinding": 1, "ConfigMap": 2,
+        "PodDisruptionBudget": 1, "IngressClass": 1, "DaemonSet": 2, "Service": 1,
+    }  # fmt: skip
+    assert recording.outputs["ingress"] == {"className": "nginx", "addresses": ["10.89.0.100"]}
+
+
+def test_an_environment_beside_it_only_names_its_address(run: Run) -> None:
+    recording = run("uat")
+    assert recording.of("HaIngress") == []
+    assert recording.outputs["endpoints"]["packet"]["address"] == "10.89.0.100:80"
 
 
 def test_bad_settings_stop_the_program_before_anything_is_declared(run: Run) -> None:

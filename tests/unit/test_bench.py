@@ -1,14 +1,17 @@
 """The pure parts of the measurement: made-up projects, figures, tables, and what its command line refuses."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from bench.__main__ import main, parse_sizes
+from bench.checkpoint import SMALLEST, TEMPLATES, copied_resources, manifests, with_copies
 from bench.figures import (
     Part,
     Phase,
@@ -22,7 +25,7 @@ from bench.figures import (
     slope_milliseconds,
 )
 from bench.generated import STACK, GeneratedProject, projects, stack_config
-from bench.processes import PROGRAM, part_name, watch
+from bench.processes import PROGRAM, part_name, run, watch
 from bench.report import (
     BEGIN,
     END,
@@ -161,6 +164,17 @@ def test_watched_command_is_ended_at_its_limit(tmp_path: Path) -> None:
     assert time.monotonic() - started < 15
 
 
+def test_command_that_is_ended_takes_its_children_along_also_from_their_own_process_group(tmp_path: Path) -> None:
+    script = "sh -c 'echo $$; exec sleep 31' & exec sleep 32"
+    command = ["bash", "-c", f"set -m; {script}"]
+    started = time.monotonic()
+    code, out, _ = run(command, tmp_path, os.environ, limit=1.0)
+    assert code == -signal.SIGKILL
+    assert time.monotonic() - started < 15, "its output ended, so no child holds it any more"
+    child = Path(f"/proc/{int(out)}")
+    assert not child.exists() or "Z" in (child / "stat").read_text().rpartition(")")[2][:3]
+
+
 def test_report_puts_the_commands_side_by_side() -> None:
     profile = Profile(
         "`pulumi up`", 200, 12.0, (Phase("engine starts", 0.7),), (Part("engine", 0.0, 12.0, 3.0, 100 << 20),)
@@ -225,3 +239,47 @@ def test_command_line_refuses_in_one_line_before_it_starts_anything(
     said = capsys.readouterr().err
     assert said.startswith("refused: --sizes 'none'")
     assert len(said.splitlines()) == 1
+
+
+def exported_state() -> dict[str, Any]:
+    def resource(project: GeneratedProject, kind: str) -> dict[str, Any]:
+        inputs = {"kind": kind, "metadata": {"name": project.container, "labels": {"x": project.first_tag}}}
+        return {
+            "urn": f"urn:...::{project.container}",
+            "parent": project.urn,
+            "type": f"kubernetes:core/v1:{kind}",
+            "inputs": {**inputs, "apiVersion": "v1", "__defaults": []},
+            "outputs": {"path": project.file()},
+        }
+
+    made = projects(4)
+    components = [{"urn": project.urn, "type": "package-platform:index:X"} for project in made]
+    return {"version": 3, "deployment": {"resources": [*components, *(resource(each, "Service") for each in made)]}}
+
+
+@pytest.mark.parametrize("number", [8, 11, 199])
+def test_copied_state_is_that_of_the_new_project_alone(number: int) -> None:
+    state, project = exported_state(), GeneratedProject(number)
+    component, service = copied_resources(state, project)
+    assert component["urn"] == service["parent"] == project.urn
+    assert service["inputs"]["metadata"] == {"name": project.container, "labels": {"x": project.first_tag}}
+    assert service["outputs"]["path"] == project.file()
+    whole = with_copies(state, [project])
+    assert whole["deployment"]["resources"] == [*state["deployment"]["resources"], component, service]
+    assert len(state["deployment"]["resources"]) == 8, "the given state is left as it was"
+
+
+def test_copied_manifests_are_the_plain_kubernetes_objects() -> None:
+    project = GeneratedProject(8)
+    (service,) = manifests(copied_resources(exported_state(), project))["items"]
+    assert service == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": project.container, "labels": {"x": project.first_tag}},
+    }
+
+
+def test_templates_are_of_their_kind_and_not_the_project_that_changes() -> None:
+    assert {kind: template.kind for kind, template in TEMPLATES.items()} == {kind: kind for kind in TEMPLATES}
+    assert GeneratedProject(0) not in TEMPLATES.values()
+    assert projects(SMALLEST)[-1] in TEMPLATES.values()
