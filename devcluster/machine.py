@@ -21,6 +21,9 @@ from devcluster.failure import SetupError
 from devcluster.instance import Instance, Machine
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CPU_SHARES = {"cpu.shares": "10240", "cpu.weight": "1000"}
+"""Ten times a process of the host's: by default all pods of a node together weigh as much as one compiler, and on a
+busy machine the ingress is then too late to learn that a pod has left."""
 CGROUP2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 CNI_DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin")
 HOST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -207,6 +210,9 @@ def _plug_in(instance: Instance, machine: Machine, pid: int) -> None:
 def _make_cgroups(machine: Machine) -> None:
     for directory in _cgroup_directories(machine):
         directory.mkdir(exist_ok=True)
+        for name, value in CPU_SHARES.items():
+            if (directory / name).exists():
+                (directory / name).write_text(value)
 
 
 def _remove_cgroups(machine: Machine) -> None:

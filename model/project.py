@@ -113,9 +113,9 @@ class Shutdown(Frozen):
     then gets the stop signal and ``drainSeconds`` to finish.
     """
 
-    pre_stop_seconds: Seconds = 5
-    """Seconds between leaving the endpoints and the stop signal (``lifecycle.preStop.sleep``). 0 switches the
-    protection off."""
+    pre_stop_seconds: Seconds = 10
+    """Seconds between leaving the endpoints and the stop signal (``lifecycle.preStop.sleep``). Not waited for by a
+    release: the next pod starts meanwhile. 0 switches the protection off."""
     drain_seconds: Seconds = 30
     """Seconds from the stop signal to the kill; 30 is also .NET's own default shutdown time-out."""
 
