@@ -116,7 +116,7 @@ done
 
 # Without a first answer about the proxy it would count as well.
 # Killed, keepalived leaves its addresses on the interface, and when started again as a backup it does not take them
-# away: two nodes would hold one address.
+# away: two nodes would hold one address. Its files with process numbers stay too, and it would not start beside them.
 _START = f"""\
 waited=0
 while [ ! -e {_CHECK_FOLDER}/proxy ] && [ "$waited" -lt 100 ]; do
@@ -126,6 +126,7 @@ done
 for address in {{addresses}}; do
   {_BUSYBOX} ip address del "$address/32" dev {{interface}} 2>/dev/null
 done
+{_BUSYBOX} rm -f /run/keepalived/*.pid
 exec "$@"
 """
 

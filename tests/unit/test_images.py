@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import debian, images, nginx, toolchain
+from devcluster import debian, images, nginx, toolchain, unpacked
 from devcluster.failure import SetupError
 from devcluster.layers import Entry, Layer, files_below
 from devcluster.progress import Progress
@@ -175,7 +175,7 @@ def test_push_refuses_an_endpoint_that_is_none(tmp_path: Path) -> None:
 
 def test_only_shared_libraries_are_downloaded_with_nginx() -> None:
     depends = "libc6 (>= 2.34), libssl3t64 | libssl3 (>= 3.0.0), zlib1g (>= 1:1.1.4), iproute2, nginx-common (<< 2)"
-    assert nginx.library_packages(depends) == ["libc6", "libssl3t64", "zlib1g"]
+    assert unpacked.library_packages(depends) == ["libc6", "libssl3t64", "zlib1g"]
 
 
 def test_loader_listing_gives_the_libraries() -> None:
@@ -184,13 +184,13 @@ def test_loader_listing_gives_the_libraries() -> None:
         "\tlibz.so.1 => /unpacked/lib/libz.so.1 (0x00007f)\n"
         "\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n"
     )
-    assert nginx.parse_listing(listing, [Path("/unpacked/lib")]) == [Path("/unpacked/lib/libz.so.1")]
+    assert unpacked.parse_listing(listing, [Path("/unpacked/lib")], "nginx") == [Path("/unpacked/lib/libz.so.1")]
 
 
 @pytest.mark.parametrize("where", ["not found", "/lib/x86_64-linux-gnu/libz.so.1 (0x00007f)"])
 def test_library_from_elsewhere_is_refused(where: str) -> None:
     with pytest.raises(SetupError, match=r"nginx's library libz.so.1 is in none of the packages"):
-        nginx.parse_listing(f"\tlibz.so.1 => {where}\n", [Path("/unpacked/lib")])
+        unpacked.parse_listing(f"\tlibz.so.1 => {where}\n", [Path("/unpacked/lib")], "nginx")
 
 
 def test_machine_that_is_not_supported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +201,9 @@ def test_machine_that_is_not_supported_is_told(tmp_path: Path, monkeypatch: pyte
         return [folder / name for name in packages]
 
     def unpack(_archive: Path, folder: Path) -> None:
-        (folder / "usr/sbin").mkdir(parents=True, exist_ok=True)
-        (folder / nginx.PROGRAM).touch()
+        for path in (*nginx.RECIPE.programs, *nginx.RECIPE.files):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
 
     def field(*_: object) -> str:
         return ""
@@ -210,6 +211,6 @@ def test_machine_that_is_not_supported_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(debian, "download", download)
     monkeypatch.setattr(debian, "unpack", unpack)
     monkeypatch.setattr(debian, "field", field)
-    with pytest.raises(SetupError, match=r"^no front end images on riscv64: supported are x86_64, aarch64$"):
+    with pytest.raises(SetupError, match=r"^no nginx images on riscv64: supported are x86_64, aarch64$"):
         nginx.ensure_root(Progress(quiet=True))
     assert not list((tmp_path / "debian").glob("nginx-*"))
