@@ -41,7 +41,7 @@ unit: .venv/.stamp ## tests that need no cluster
 	@$(PYTHON) -m pytest -m "not cluster"
 
 cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the tools first)
-	@$(PYTHON) -m pytest -m cluster --durations=15
+	@$(PYTHON) -m pytest -m "cluster and not soak" --durations=15
 
 soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15

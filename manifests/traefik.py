@@ -18,7 +18,9 @@ PROXY = "traefik"
 CONTROLLER = "k8s.io/ingress-nginx"
 WEB_PORT = 8000
 SECURE_PORT = 8443
-METRICS_PORT = 8080
+# Not 8080, where the applications listen: after a power cut a proxy may get the address that an application's pod had,
+# and would answer 404 in its place for as long as that is still listed as an endpoint.
+METRICS_PORT = 9180
 _USER = 65532
 _DYNAMIC_FOLDER = "/etc/traefik/dynamic"
 _MARGIN_SECONDS = 5
