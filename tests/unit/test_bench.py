@@ -168,9 +168,9 @@ def test_command_that_is_ended_takes_its_children_along_also_from_their_own_proc
     script = "sh -c 'echo $$; exec sleep 31' & exec sleep 32"
     command = ["bash", "-c", f"set -m; {script}"]
     started = time.monotonic()
-    code, out, _ = run(command, tmp_path, os.environ, limit=1.0)
+    code, out, _ = run(command, tmp_path, os.environ, limit=5.0)
     assert code == -signal.SIGKILL
-    assert time.monotonic() - started < 15, "its output ended, so no child holds it any more"
+    assert time.monotonic() - started < 28, "its output ended, so no child holds it any more"
     child = Path(f"/proc/{int(out)}")
     assert not child.exists() or "Z" in (child / "stat").read_text().rpartition(")")[2][:3]
 
