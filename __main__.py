@@ -1,5 +1,8 @@
 """The Pulumi program: settings → namespace → ingress → projects → exports."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 
@@ -13,9 +16,10 @@ from settings import load_stack
 
 def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
     """Declare one project's component."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     if application.project.kind == "backend":
-        return PackageApp(application.gitea_name, PackageAppArgs(application, stack.environment), opts)
-    return FrontendApp(application.gitea_name, FrontendAppArgs(application, stack.environment), opts)
+        return PackageApp(application.gitea_name, PackageAppArgs(application, stack.environment, now), opts)
+    return FrontendApp(application.gitea_name, FrontendAppArgs(application, stack.environment, now), opts)
 
 
 def tell(stack: Stack) -> None:
@@ -33,12 +37,13 @@ def tell(stack: Stack) -> None:
 def main() -> None:
     """Declare everything that the selected stack consists of."""
     stack = load_stack()
-    tell(stack)
+    if stack.whole:
+        tell(stack)
     environment = stack.environment
     first: list[pulumi.Resource] = []
     if stack.platform:
         first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
-    if environment.ingress.ha:
+    if environment.ingress.ha and stack.whole:
         ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
@@ -46,8 +51,15 @@ def main() -> None:
         application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
         for application in stack.deployed
     }
+    if stack.whole:
+        export(stack, apps)
+
+
+def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp]) -> None:
+    """Export what runs and where it answers; a run that registers one project leaves the outputs as they are."""
     waiting = {application.gitea_name: None for application in stack.waiting}
     pulumi.export("releases", {name: app.release for name, app in apps.items()} | waiting)
+    environment = stack.environment
     pulumi.export(
         "endpoints",
         {

@@ -6,17 +6,28 @@ All of it is read here, checked once into frozen models and passed down; nothing
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
+from pydantic import ValidationError
 
 from model.fields import plain_mapping
-from model.problems import Problem, SettingsError
-from model.release import Record, records_of
-from model.stack import NAMESPACE, UNREADABLE, Application, Stack, parse_stack, with_records
+from model.problems import Problem, SettingsError, from_validation
+from model.release import INSTRUCTION_VARIABLE, Instruction, Record, records_of
+from model.stack import (
+    NAMESPACE,
+    UNREADABLE,
+    Application,
+    Stack,
+    instructed,
+    parse_stack,
+    with_records,
+    without_going_back,
+)
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
@@ -34,8 +45,28 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     """
     name = pulumi.get_stack()
     file = f"Pulumi.{name}.yaml"
-    stack = with_records(build_stack(program, file, name, _stack_config()), read_records())
-    return resolve(stack, file)
+    stack = build_stack(program, file, name, _stack_config())
+    instruction = read_instruction(os.environ)
+    stack = instructed(stack, instruction) if instruction else with_records(stack, read_records())
+    return resolve(without_going_back(stack, file), file)
+
+
+def read_instruction(variables: Mapping[str, str]) -> Instruction | None:
+    """Return what the command ``release`` asks for; None in a plain run of ``pulumi``.
+
+    Args:
+        variables: The environment variables of this process.
+
+    Raises:
+        SettingsError: If it is not readable, which must not end as a plain run: that would declare everything.
+    """
+    text = variables.get(INSTRUCTION_VARIABLE)
+    if not text:
+        return None
+    try:
+        return Instruction.model_validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(from_validation(f"${INSTRUCTION_VARIABLE}", error)) from None
 
 
 def build_stack(program: Path, file: str, name: str, data: Mapping[str, Any]) -> Stack:
@@ -110,25 +141,26 @@ def resolve(stack: Stack, file: str) -> Stack:
     if not stack.environment.registry.pin_digests:
         return stack
     host = stack.environment.registry.host
-    images = {
-        (each.image.repository.removeprefix(f"{host}/"), each.image.tag)
+    asked = {
+        (each.gitea_name, field): (image.repository.removeprefix(f"{host}/"), image.tag)
         for each in stack.deployed
-        if each.image and not each.kept
+        for field, image in each.images_to_ask().items()
     }
-    digests = Registry(host).digests(images)
+    digests = Registry(host).digests(set(asked.values()))
     problems: list[Problem] = []
 
+    def digest(application: Application, field: str) -> str | None:
+        answer = digests[asked[application.gitea_name, field]]
+        if not isinstance(answer, RegistryError):
+            return answer
+        missing = isinstance(answer, ImageMissingError)
+        where = f"{field}.{application.gitea_name}" if missing else "environment.registry"
+        problems.append(Problem(file, f"{NAMESPACE}:{where}", str(answer)))
+        return None
+
     def pinned(application: Application) -> Application:
-        image = application.image
-        if image is None or application.kept:
-            return application
-        answer = digests[image.repository.removeprefix(f"{host}/"), image.tag]
-        if isinstance(answer, RegistryError):
-            missing = isinstance(answer, ImageMissingError)
-            field = f"tags.{application.gitea_name}" if missing else "environment.registry"
-            problems.append(Problem(file, f"{NAMESPACE}:{field}", str(answer)))
-            return application
-        return application.model_copy(update={"image": image.model_copy(update={"digest": answer})})
+        found = {field: digest(application, field) for field in application.images_to_ask()}
+        return application.with_digests(found)
 
     resolved = tuple(pinned(each) for each in stack.applications)
     if problems:

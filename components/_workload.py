@@ -1,24 +1,40 @@
 """The resources of a project, in the order in which a release must touch them."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import Service, ServiceAccount
+from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
 from components._apply import apply
-from manifests.workload import Workload
+from manifests import Manifest
+from manifests.workload import SlotWorkload, Workload
 from model.environment import Environment
 from model.names import Kind
-from model.release import RECORD_ANNOTATION, Record, Release, parse_record, rolled
+from model.plan import Plan, SlotPlan
+from model.release import RECORD_ANNOTATION, parse_record
 from model.stack import Application
 
 _AWAIT_MARGIN_SECONDS = 60
+
+
+Check = Callable[[Application, SlotPlan], None]
+_UNTOUCHED = [
+    "metadata",
+    "spec.minReadySeconds",
+    "spec.progressDeadlineSeconds",
+    "spec.revisionHistoryLimit",
+    "spec.strategy",
+    "spec.template",
+]
+"""All of a Deployment but the number of its pods."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +44,29 @@ class WorkloadArgs:
     Attributes:
         application: The project with the image to run, and what its last release recorded.
         environment: Where it runs.
+        now: The time (RFC 3339), recorded when another release goes live.
+        check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
+            what it raises stops the release there. None asks nothing.
     """
 
     application: Application
     environment: Environment
+    now: str = ""
+    check: Check | None = None
 
-    def wanted_record(self) -> Record:
-        """Return the record of the release that these arguments ask for.
 
-        Raises:
-            ValueError: If the application has no image.
-        """
-        image = self.application.image
-        if image is None:
-            raise ValueError(f"{self.application.gitea_name} has no image tag: a project without one is not deployed")
-        return rolled(self.application.record, Release(tag=image.tag, digest=image.digest))
+@dataclass(frozen=True)
+class _Declared:
+    """One project on its way to resources."""
+
+    name: str
+    args: WorkloadArgs
+    plan: Plan
+    workload: Workload
+
+    def named(self, manifest: Manifest) -> str:
+        """Return an object's name in Pulumi: what it is called beyond the project's own name, after the Gitea name."""
+        return self.name + str(manifest["metadata"]["name"]).removeprefix(self.args.application.name)
 
 
 class WorkloadComponent(pulumi.ComponentResource):
@@ -52,8 +76,10 @@ class WorkloadComponent(pulumi.ComponentResource):
     """Type of the component in the state; changing it replaces every project."""
     kind: ClassVar[Kind]
     """Kind of the projects that it is for."""
-    render: ClassVar[Callable[[Application, Environment, Record], Workload]]
+    render: ClassVar[Callable[[Application, Environment, Plan], Workload]]
     """Makes the manifests."""
+    plan: ClassVar[Callable[[Application, Environment, str], Plan]]
+    """Tells what each slot must be, given the time."""
 
     url: pulumi.Output[str | None]
     """What a person types to reach it; None for a project without routes."""
@@ -79,35 +105,80 @@ class WorkloadComponent(pulumi.ComponentResource):
         kind = args.application.project.kind
         if kind != self.kind:
             raise ValueError(f"{name} is a {kind}, which is no {type(self).__name__}")
-        render = type(self).render
-        self._declare(name, args, render(args.application, args.environment, args.wanted_record()), opts)
+        plan = type(self).plan(args.application, args.environment, args.now)
+        self._declare(_Declared(name, args, plan, type(self).render(args.application, args.environment, plan)), opts)
 
-    def _declare(self, name: str, args: WorkloadArgs, workload: Workload, opts: pulumi.ResourceOptions | None) -> None:
+    def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
+        first = self._first(declared, opts)
+        deployments = {
+            slot.plan.name: self._slot(declared, slot, first)
+            for slot in declared.workload.slots
+            if not slot.plan.after_traffic
+        }
+        # The record is written, and traffic is moved, only after the pods are ready.
+        service = self._service(declared, deployments[declared.plan.record.live])
+        for slot in declared.workload.slots:
+            if slot.plan.after_traffic:
+                self._slot(declared, slot, [*first, service])
+        self._ingresses(declared, [service, *deployments.values()])
+        self._export(declared.args, service)
+
+    def _first(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:
+        """Declare what the pods need. A proxy in them resolves the slots' names when it starts."""
         # Pulumi waits for a component's `depends_on` only when it registers the component itself: hand it on.
         child = pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
-        account = apply(ServiceAccount, name, workload.service_account, child)
-        deployment = apply(Deployment, f"{name}-main", workload.deployment, self._deployment_options(args, account))
-        apply(PodDisruptionBudget, f"{name}-main", workload.disruption_budget, child)
-        if workload.autoscaler:
-            after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
-            apply(HorizontalPodAutoscaler, f"{name}-main", workload.autoscaler, after)
-        # The record is written, and traffic is moved, only after the pods are ready.
-        after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
-        service = apply(Service, name, workload.service, after)
-        if workload.ingress:
-            apply(Ingress, name, workload.ingress, pulumi.ResourceOptions(parent=self, depends_on=[service]))
-        self._export(args, service)
+        workload = declared.workload
+        return [
+            apply(ServiceAccount, declared.name, workload.service_account, child),
+            *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
+            *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
+        ]
 
-    def _deployment_options(self, args: WorkloadArgs, account: ServiceAccount) -> pulumi.ResourceOptions:
-        seconds = args.application.project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
+    def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
+        name = f"{declared.name}-{slot.plan.name}"
+        after = pulumi.ResourceOptions(parent=self, depends_on=first)
+        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot.plan, first))
+        apply(PodDisruptionBudget, name, slot.disruption_budget, after)
+        if slot.autoscaler:
+            after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
+            apply(HorizontalPodAutoscaler, name, slot.autoscaler, after)
+        return deployment
+
+    def _deployment_options(
+        self, declared: _Declared, plan: SlotPlan, first: Sequence[pulumi.Resource]
+    ) -> pulumi.ResourceOptions:
+        project = declared.args.application.project
+        seconds = project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
+        ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
+        if project.autoscaling and plan.change != "park" and not plan.starting:
+            # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
+            ignored.append("spec.replicas")
         return pulumi.ResourceOptions(
             parent=self,
-            depends_on=[account],
+            depends_on=first,
             # Longer than the Deployment's own deadline, so that the message is Kubernetes' and not a bare time-out.
             custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
-            # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
-            ignore_changes=["spec.replicas"] if args.application.project.autoscaling else None,
+            ignore_changes=ignored or None,
         )
+
+    def _service(self, declared: _Declared, live: Deployment) -> Service:
+        options = pulumi.ResourceOptions(parent=self, depends_on=[live])
+        check, plan = declared.args.check, declared.plan
+        if check and plan.moves and not pulumi.runtime.is_dry_run():
+
+            def checked(_: str) -> list[pulumi.Resource]:
+                check(declared.args.application, plan.live)
+                return [live]
+
+            options.depends_on = live.id.apply(checked)
+        return apply(Service, declared.name, declared.workload.service, options)
+
+    def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:
+        options = pulumi.ResourceOptions(parent=self, depends_on=after)
+        if declared.workload.ingress:
+            apply(Ingress, declared.name, declared.workload.ingress, options)
+        if declared.workload.canary_ingress:
+            apply(Ingress, f"{declared.name}-canary", declared.workload.canary_ingress, options)
 
     def _export(self, args: WorkloadArgs, service: Service) -> None:
         routes = args.application.project.routes

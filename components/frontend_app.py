@@ -1,7 +1,7 @@
 """``FrontendApp``: a front end as one Pulumi component."""
 
 from components._workload import WorkloadArgs, WorkloadComponent
-from manifests.frontend_app import frontend_app
+from manifests.frontend_app import frontend_app, frontend_app_plan
 
 
 class FrontendAppArgs(WorkloadArgs):
@@ -14,3 +14,4 @@ class FrontendApp(WorkloadComponent):
     component_type = "package-platform:index:FrontendApp"
     kind = "frontend"
     render = staticmethod(frontend_app)
+    plan = staticmethod(frontend_app_plan)

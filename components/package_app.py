@@ -1,7 +1,7 @@
 """``PackageApp``: a back end as one Pulumi component."""
 
 from components._workload import WorkloadArgs, WorkloadComponent
-from manifests.package_app import package_app
+from manifests.package_app import package_app, package_app_plan
 
 
 class PackageAppArgs(WorkloadArgs):
@@ -14,3 +14,4 @@ class PackageApp(WorkloadComponent):
     component_type = "package-platform:index:PackageApp"
     kind = "backend"
     render = staticmethod(package_app)
+    plan = staticmethod(package_app_plan)

@@ -4,6 +4,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
 """
 
 from model.names import SlotName, label_value
+from model.release import SLOT_LABEL
 from model.stack import Application
 
 PART_OF = "package-system"
@@ -14,13 +15,11 @@ SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """For objects that are ready when they exist, or whose pods were waited for already: Pulumi's own wait would add ten
 seconds and more to each change of a Service or Ingress, and with an old provider wait for ever for the token of a
 ServiceAccount, which Kubernetes has not made by itself since 1.24."""
-SLOT = "slot"
-"""Label that tells a project's Deployments apart; part of their immutable selectors, so it is there from day one."""
 
 
 def selector(application: Application, slot: SlotName) -> dict[str, str]:
     """Return the labels by which a slot's Deployment finds its pods; they can never change."""
-    return {"app.kubernetes.io/name": application.name, SLOT: slot}
+    return {"app.kubernetes.io/name": application.name, SLOT_LABEL: slot}
 
 
 def labels(application: Application, environment: str) -> dict[str, str]:

@@ -5,21 +5,39 @@ a while (``maxUnavailable: 0``, ``minReadySeconds``), a leaving pod is out of th
 proxies learn of it (``preStop.sleep``, Kubernetes 1.34 and later), and it gets time to finish what it has begun.
 """
 
+import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from manifests import Manifest
-from manifests.ingress import ingress
+from manifests import Manifest, asset_bridge
+from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.probes import probes
 from model.environment import Environment
-from model.names import SlotName, slot_name
+from model.names import SlotName, slot_name, slot_service_name
+from model.plan import Plan, SlotPlan, Wanted, plan
 from model.project import Autoscaling, Project
-from model.release import RECORD_ANNOTATION, Record
+from model.release import RECORD_ANNOTATION, REVISION_LABEL, Slot
 from model.stack import Application
 
 _TEMPORARY_BYTES = "64Mi"
 _REVISIONS_KEPT = 3
+_REVISION_LENGTH = 10
+
+Container = Callable[[Application], Manifest]
+"""Renders an application's container; what differs between the kinds of projects."""
+
+
+@dataclass(frozen=True)
+class SlotWorkload:
+    """The manifests of one slot."""
+
+    plan: SlotPlan
+    deployment: Manifest
+    disruption_budget: Manifest
+    autoscaler: Manifest | None
 
 
 @dataclass(frozen=True)
@@ -27,36 +45,91 @@ class Workload:
     """All manifests of one project, in the order in which they must come up."""
 
     service_account: Manifest
-    deployment: Manifest
-    disruption_budget: Manifest
-    autoscaler: Manifest | None
+    config_maps: tuple[Manifest, ...]
+    slot_services: tuple[Manifest, ...]
+    """Services of slots of their own; they are there whether or not the slot is."""
+    slots: tuple[SlotWorkload, ...]
     service: Manifest
     ingress: Manifest | None
+    canary_ingress: Manifest | None
 
     def manifests(self) -> list[Manifest]:
         """Return those that there are, in order."""
-        parts = (self.service_account, self.deployment, self.disruption_budget, self.autoscaler, self.service)
-        return [part for part in (*parts, self.ingress) if part is not None]
+        of_slots = [
+            part for slot in self.slots for part in (slot.deployment, slot.disruption_budget, slot.autoscaler) if part
+        ]
+        last = [part for part in (self.ingress, self.canary_ingress) if part]
+        return [self.service_account, *self.config_maps, *self.slot_services, *of_slots, self.service, *last]
 
 
-def workload(application: Application, environment: Environment, record: Record, container: Manifest) -> Workload:
+def workload(application: Application, environment: Environment, target: Plan, render: Container) -> Workload:
     """Return everything that a project is made of.
 
     Args:
         application: The project; it must have an image.
         environment: Where it runs.
-        record: What is to be written on its Service once the pods are ready.
-        container: The application's container, as ``container`` renders it, with what its kind adds.
+        target: What each slot must be, and what is to be written on the Service once the pods are ready.
+        render: Makes the application's container.
     """
-    autoscaling = application.project.autoscaling
     return Workload(
         service_account=service_account(application, environment),
-        deployment=deployment(application, environment, "main", container),
-        disruption_budget=disruption_budget(application, environment, "main"),
-        autoscaler=autoscaler(application, environment, "main", autoscaling) if autoscaling else None,
-        service=service(application, environment, "main", record),
+        config_maps=config_maps(application, environment),
+        slot_services=tuple(slot_service(application, environment, slot) for slot in _slots_with_services(application)),
+        slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
+        service=service(application, environment, target),
         ingress=ingress(application, environment),
+        canary_ingress=canary_ingress(application, environment),
     )
+
+
+def _slot(application: Application, environment: Environment, target: SlotPlan, render: Container) -> SlotWorkload:
+    running = application.running(target.content.release)
+    scaled = target.name != "canary" and target.change != "park"
+    autoscaling = application.project.autoscaling if scaled else None
+    return SlotWorkload(
+        plan=target,
+        deployment=deployment(running, environment, target, render(running)),
+        disruption_budget=disruption_budget(running, environment, target.name),
+        autoscaler=autoscaler(running, environment, target.name, autoscaling) if autoscaling else None,
+    )
+
+
+def planned(application: Application, environment: Environment, render: Container, now: str = "") -> Plan:
+    """Return what the project must become.
+
+    Args:
+        application: The project with the image that is wanted, and what its last release recorded.
+        environment: Where it runs.
+        render: Makes the application's container.
+        now: The time (RFC 3339), recorded when another release goes live.
+
+    Raises:
+        ValueError: If the application has no image.
+    """
+
+    def slot(wanted: Application) -> Slot:
+        return Slot(release=wanted.release, revision=revision(wanted, environment, render))
+
+    project, canary = application.project, application.canary_release
+    wanted = Wanted(slot=slot(application), canary=slot(application.running(canary)) if canary else None)
+    after = project.blue_green.after
+    return plan(application.record, wanted, project.strategy, after, action=application.action, now=now)
+
+
+def revision(application: Application, environment: Environment, render: Container) -> str:
+    """Return the hash of the application's pod template: two releases with one revision are the same pods.
+
+    The slot is no part of it, so that what a slot runs can be compared with what is wanted for another.
+    """
+    template = _template(application, environment, "main", render(application))
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH]
+
+
+def _slots_with_services(application: Application) -> tuple[SlotName, ...]:
+    if asset_bridge.bridged(application.project):
+        return asset_bridge.SLOTS
+    return ("canary",) if application.project.strategy == "canary" else ()
 
 
 def container(application: Application) -> Manifest:
@@ -95,39 +168,54 @@ def container(application: Application) -> Manifest:
     }
 
 
-def deployment(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:
+def deployment(application: Application, environment: Environment, target: SlotPlan, container: Manifest) -> Manifest:
     """Return the Deployment of one slot."""
     project = application.project
+    template = _template(application, environment, target.name, container)
+    if target.content.revision:
+        template["metadata"]["labels"][REVISION_LABEL] = target.content.revision
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(application, environment, slot_name(application.name, slot), version=True),
+        "metadata": _metadata(application, environment, slot_name(application.name, target.name), version=True),
         "spec": {
-            "replicas": project.replicas,
+            "replicas": _replicas(application, target),
             "revisionHistoryLimit": _REVISIONS_KEPT,
             "progressDeadlineSeconds": project.rollout.progress_deadline_seconds,
             "minReadySeconds": project.rollout.min_ready_seconds,
             "strategy": _strategy(project),
-            "selector": {"matchLabels": selector(application, slot)},
-            "template": {
-                "metadata": {
-                    "labels": {
-                        **labels(application, environment.name),
-                        **version_label(application),
-                        **selector(application, slot),
-                    },
-                    "annotations": annotations(application),
-                },
-                "spec": _pod(application, environment, slot, container),
-            },
+            "selector": {"matchLabels": selector(application, target.name)},
+            "template": template,
         },
+    }
+
+
+def _replicas(application: Application, target: SlotPlan) -> int:
+    project = application.project
+    if target.change == "park":
+        return 0
+    if target.name == "canary":
+        weight = application.canary.weight if application.canary else 0
+        return project.canary.replicas or max(1, -(-project.replicas * weight // 100))
+    return project.replicas
+
+
+def _template(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:
+    own_labels = {
+        **labels(application, environment.name),
+        **version_label(application),
+        **selector(application, slot),
+    }
+    return {
+        "metadata": {"labels": own_labels, "annotations": annotations(application)},
+        "spec": _pod(application, environment, slot, container),
     }
 
 
 def _pod(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:
     project = application.project
     user: Manifest = {"runAsUser": project.run_as_user} if project.run_as_user else {}
-    return {
+    pod: Manifest = {
         "serviceAccountName": application.name,
         # An application that needs the API would say so; a stolen token is worth nothing if it isn't there.
         "automountServiceAccountToken": False,
@@ -150,6 +238,9 @@ def _pod(application: Application, environment: Environment, slot: SlotName, con
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": _TEMPORARY_BYTES}}],
     }
+    if asset_bridge.bridged(project):
+        asset_bridge.put_before(application, pod)
+    return pod
 
 
 def _strategy(project: Project) -> Manifest:
@@ -213,17 +304,45 @@ def autoscaler(
     }
 
 
-def service(application: Application, environment: Environment, slot: SlotName, record: Record) -> Manifest:
+def config_maps(application: Application, environment: Environment) -> tuple[Manifest, ...]:
+    """Return the ConfigMaps that the pods need; immutable, each with its content's hash in the name."""
+    if not asset_bridge.bridged(application.project):
+        return ()
+    return (
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": _metadata(application, environment, asset_bridge.config_map_name(application)),
+            "immutable": True,
+            "data": asset_bridge.config_map_data(application),
+        },
+    )
+
+
+def service(application: Application, environment: Environment, target: Plan) -> Manifest:
     """Return the Service: the project's name in the cluster's DNS, and the holder of its record."""
-    metadata = _metadata(application, environment, application.name)
-    metadata["annotations"] |= {RECORD_ANNOTATION: record.to_annotation(), **SKIP_AWAIT}
+    traffic = {"app.kubernetes.io/name": application.name, **target.traffic}
+    manifest = _service(application, environment, application.name, traffic)
+    manifest["metadata"]["annotations"][RECORD_ANNOTATION] = target.record.to_annotation()
+    return manifest
+
+
+def slot_service(application: Application, environment: Environment, slot: SlotName) -> Manifest:
+    """Return a slot's own Service."""
+    name = slot_service_name(application.name, slot)
+    return _service(application, environment, name, selector(application, slot))
+
+
+def _service(application: Application, environment: Environment, name: str, pods: dict[str, str]) -> Manifest:
+    metadata = _metadata(application, environment, name)
+    metadata["annotations"] |= SKIP_AWAIT
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
         "spec": {
             "type": "ClusterIP",
-            "selector": selector(application, slot),
+            "selector": pods,
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },
     }

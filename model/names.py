@@ -18,7 +18,7 @@ LABEL_LIMIT = 63
 """Characters in a DNS label, and in a Kubernetes label's value."""
 
 _POD_SUFFIX = len("-0123456789-01234")  # "-<pod-template-hash>-<random>"
-_DERIVED_SUFFIXES = ("-blue", "-green", "-canary", "-preview")
+_DERIVED_SUFFIXES = ("-main", "-blue", "-green", "-canary", "-assets")
 NAME_LIMIT = LABEL_LIMIT - _POD_SUFFIX - max(map(len, _DERIVED_SUFFIXES))
 """Characters in a project's Kubernetes name: leaves room for a slot's suffix and for a pod's."""
 
@@ -55,6 +55,11 @@ def kubernetes_name(gitea_name: str) -> str:
 def slot_name(name: str, slot: SlotName) -> str:
     """Return the name of a slot's objects: the project's own for ``main``, ``<name>-<slot>`` otherwise."""
     return name if slot == "main" else f"{name}-{slot}"
+
+
+def slot_service_name(name: str, slot: SlotName) -> str:
+    """Return the name of a slot's own Service, which the project's Service does not share: ``<name>-<slot>``."""
+    return f"{name}-{slot}"
 
 
 def all_names(name: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class SettingsError(Exception):
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the allowed word most like ``word``, or an empty string."""
-    by_folded = {candidate.casefold(): candidate for candidate in allowed}
+    by_folded = {candidate.casefold(): candidate for candidate in allowed if candidate != word}
     found = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
     return f"; did you mean {by_folded[found[0]]!r}?" if found else ""
 

@@ -24,6 +24,7 @@ from model.fields import (
     plain_mapping,
     quantity_value,
 )
+from model.plan import After, StrategyName
 from model.problems import Problem, SettingsError, from_validation
 
 LARGEST_GRACE_SECONDS = 3600
@@ -137,6 +138,36 @@ class Rollout(Frozen):
     """Seconds without progress after which a release counts as failed."""
 
 
+class SmokeCheck(Frozen):
+    """A request to the new pods before they get traffic."""
+
+    path: UrlPath
+    """Path to ``GET`` at the project's port."""
+    status: Annotated[int, Field(ge=100, le=599)] = 200
+    """The status that is right."""
+    contains: str | None = None
+    """Text that the answer must have."""
+
+
+class BlueGreen(Frozen):
+    """How ``strategy: blueGreen`` goes about it."""
+
+    after: After = "warm"
+    """What becomes of the old pods: ``warm``, they stay without traffic, so that a rollback starts none; ``both``, they
+    are upgraded after the traffic has left them, and both groups serve (the A/B pair)."""
+    warm_for: Annotated[int, Field(ge=0, le=7 * 24 * 3600)] = 3600
+    """Seconds that the old pods stay at least; ``release tidy`` scales down what is past it."""
+    smoke: tuple[SmokeCheck, ...] = ()
+    """Asked of the new pods before the traffic moves; one wrong answer stops the release."""
+
+
+class Canary(Frozen):
+    """How ``strategy: canary`` goes about it."""
+
+    replicas: Annotated[Count, Field(ge=1)] | None = None
+    """Pods of the canary; by default as many as carry its weight, at least one."""
+
+
 class ProjectBase(Frozen):
     """What back ends and front ends have in common."""
 
@@ -153,8 +184,13 @@ class ProjectBase(Frozen):
     release has a gap."""
     routes: tuple[Route, ...] = ()
     """Where the ingress offers it; none for a project that is called only inside the cluster."""
-    strategy: Literal["rolling"] = "rolling"
-    """How a release replaces the running one."""
+    strategy: StrategyName = "rolling"
+    """How a release replaces the running one: ``rolling`` (pod by pod), ``blueGreen`` (a second group of pods gets all
+    traffic at once) or ``canary`` (a second release gets a part of it)."""
+    blue_green: BlueGreen = BlueGreen()
+    """Used with ``strategy: blueGreen``."""
+    canary: Canary = Canary()
+    """Used with ``strategy: canary``."""
     env: Mapping[VariableName, str] = Field(default_factory=dict)
     """Plain environment variables. No secrets here: this file is in Git."""
     probes: Probes
@@ -174,6 +210,8 @@ class ProjectBase(Frozen):
     def _consistent(self) -> Self:
         if self.singleton and self.autoscaling:
             raise ValueError("a singleton can't have autoscaling: remove one of the two")
+        if self.singleton and self.strategy != "rolling":
+            raise ValueError(f"a singleton must never run twice, which strategy {self.strategy} does: use rolling")
         if self.singleton and self.replicas != 1:
             raise ValueError(f"a singleton has replicas: 1, not {self.replicas}")
         startup = self.probes.startup
@@ -206,6 +244,13 @@ class FrontendProject(ProjectBase):
 
     kind: Literal["frontend"]
     """``frontend``."""
+    strategy: StrategyName = "blueGreen"
+    """How a release replaces the running one: ``rolling`` (pod by pod), ``blueGreen`` (a second group of pods gets all
+    traffic at once) or ``canary`` (a second release gets a part of it)."""
+    assets: tuple[UrlPath, ...] = ("/",)
+    """Paths below which a file that one group of pods lacks is asked of the other, with ``strategy: blueGreen``: a page
+    that was loaded before the switch still finds its content-hashed assets, and one of the new release finds its own
+    from the first moment. Empty switches it off. What is missing must be answered with 404 there, not with a page."""
     probes: Probes = Probes(
         startup=Probe(path="/healthz", period_seconds=1, failure_threshold=60),
         readiness=Probe(path="/healthz"),

@@ -7,14 +7,23 @@ truth of what is deployed; stack outputs and the history of the stack are views 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from model.fields import Frozen, Tag, plain_mapping
 from model.names import SlotName
 
 RECORD_ANNOTATION = "package-platform/release"
 """Annotation of a Service that holds the project's record."""
+REVISION_LABEL = "release"
+"""Label of a pod that tells which release it belongs to: the revision of its slot. Traffic of a blue-green project
+follows it."""
+SLOT_LABEL = "slot"
+"""Label that tells a project's Deployments apart; part of their immutable selectors, so it is there from day one."""
+
+INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
+"""Environment variable by which the command ``release`` tells the program what to do; JSON of an ``Instruction``."""
 
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 
@@ -23,7 +32,7 @@ KEPT_RELEASES = 10
 
 
 class Release(Frozen):
-    """One release of a project: what a slot was given to run."""
+    """One release of a project: what a person asks for, and rolls back to."""
 
     tag: Tag
     """Image tag."""
@@ -31,15 +40,29 @@ class Release(Frozen):
     """``sha256:…`` of the image, None where the registry was not asked."""
 
 
+class Slot(Frozen):
+    """What one Deployment of a project runs."""
+
+    release: Release
+    """What it was given to run."""
+    revision: str = ""
+    """Hash of its pod template, the value of its pods' label ``release``. The image, the configuration and every field
+    of the project file that reaches a pod are in it."""
+    warm: bool = True
+    """Whether it has pods; False after ``release tidy``."""
+
+
 class Record(Frozen):
-    """What a project runs now and ran before."""
+    """What a project runs, and ran before."""
 
     live: SlotName
     """The slot that gets the traffic."""
-    slots: Mapping[SlotName, Release]
-    """What each slot runs."""
+    slots: Mapping[SlotName, Slot]
+    """What each slot runs; the live one is among them."""
     history: tuple[Release, ...]
-    """Releases that got traffic, the latest first, at most ``KEPT_RELEASES``."""
+    """Releases that got all traffic, the latest first, at most ``KEPT_RELEASES``."""
+    since: str = ""
+    """When the live release got the traffic (RFC 3339), empty where it is not known."""
 
     def to_annotation(self) -> str:
         """Return the record as the text of the annotation, in a stable form."""
@@ -48,7 +71,26 @@ class Record(Frozen):
     @property
     def release(self) -> Release:
         """The live release."""
-        return self.slots[self.live]
+        return self.slots[self.live].release
+
+    def supersedes(self, wanted: Release) -> bool:
+        """Tell whether going to ``wanted`` would be going back to a release that was replaced."""
+        return wanted.tag != self.release.tag and wanted.tag in {release.tag for release in self.history}
+
+
+class Instruction(Frozen):
+    """What ``release`` tells the program, by an environment variable of that child process only.
+
+    It must never be stack config: a later plain ``up`` would read it too, and delete all other projects.
+    """
+
+    project: str
+    """The one Gitea project to register; the run must target exactly its component."""
+    action: Literal["release", "restore", "tidy"] = "release"
+    """``release``: go to the wanted tag. ``restore``: declare every slot as the record says, after a failed release.
+    ``tidy``: scale down the slot that gets no traffic."""
+    records: Mapping[str, Record] = Field(default_factory=dict)
+    """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
 
 
 def parse_record(text: str) -> Record | None:
@@ -58,9 +100,10 @@ def parse_record(text: str) -> Record | None:
     damaged note would turn a small fault into an outage.
     """
     try:
-        return Record.model_validate_json(text)
+        record = Record.model_validate_json(text)
     except ValidationError:
         return None
+    return record if record.live in record.slots else None
 
 
 def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
@@ -81,16 +124,3 @@ def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
         if record:
             records[str(metadata.get("name"))] = record
     return records
-
-
-def rolled(previous: Record | None, wanted: Release) -> Record:
-    """Return the record after a rolling release of ``wanted`` into the slot ``main``.
-
-    A release that is already live changes nothing, so the record (and the Service that holds it) stays as it is.
-    """
-    earlier = previous.history if previous else ()
-    if earlier and earlier[0] == wanted:
-        history = earlier
-    else:
-        history = (wanted, *(release for release in earlier if release != wanted))[:KEPT_RELEASES]
-    return Record(live="main", slots={"main": wanted}, history=history)

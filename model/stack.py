@@ -14,9 +14,10 @@ from model.environment import Environment
 from model.fields import Frozen, Tag, field_names, plain_mapping
 from model.ingress import KINDS
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
+from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import Record
+from model.release import Instruction, Record, Release
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -62,6 +63,11 @@ class StackConfig(Frozen):
     """Where the projects run."""
     tags: Mapping[str, Tag] = Field(default_factory=dict)
     """Gitea project → image tag. A project without one is declared but not deployed."""
+    canaries: Mapping[str, CanaryWish] = Field(default_factory=dict)
+    """Gitea project → a second release that gets a part of its traffic; for projects with ``strategy: canary``."""
+    allow_older: tuple[str, ...] | str = ()
+    """Projects that may go back to a release that was replaced: ``<project>``, or ``<project>:<tag>`` for that tag
+    only. A list, or a text with commas (`-c package-platform:allowOlder=…`)."""
     projects: Selection = Selection()
     """Which projects belong to this stack."""
     platform: bool = True
@@ -99,6 +105,12 @@ class Application(Frozen):
     """What to run; None for a project that has no tag and never ran."""
     record: Record | None = None
     """What its last release recorded; None when there was none."""
+    canary: CanaryWish | None = None
+    """A second release that gets a part of the traffic."""
+    canary_digest: str | None = None
+    """``sha256:…`` of the canary's image."""
+    action: Action = "release"
+    """What to do with it; other than ``release`` only when the command ``release`` says so."""
     kept: bool = False
     """True when the stack file has no tag for it, and it therefore keeps what it runs."""
 
@@ -106,6 +118,44 @@ class Application(Frozen):
     def name(self) -> str:
         """The project's name in Kubernetes."""
         return kubernetes_name(self.gitea_name)
+
+    def images_to_ask(self) -> dict[str, Image]:
+        """Return the images whose digests are not known yet, by the key of the stack file that names their tags."""
+        if self.image is None:
+            return {}
+        wanted = {} if self.kept else {"tags": self.image}
+        canary = self.canary and {"canaries": self.image.model_copy(update={"tag": self.canary.tag, "digest": None})}
+        return {**wanted, **(canary or {})}
+
+    def with_digests(self, digests: Mapping[str, str | None]) -> Application:
+        """Return the application with the digests of ``images_to_ask``, by the same keys."""
+        if self.image is None or not digests:
+            return self
+        image = self.image.model_copy(update={"digest": digests.get("tags", self.image.digest)})
+        return self.model_copy(update={"image": image, "canary_digest": digests.get("canaries")})
+
+    @property
+    def release(self) -> Release:
+        """What is wanted.
+
+        Raises:
+            ValueError: If there is no image.
+        """
+        if self.image is None:
+            raise ValueError(f"{self.gitea_name} has no image tag: a project without one is not deployed")
+        return Release(tag=self.image.tag, digest=self.image.digest)
+
+    @property
+    def canary_release(self) -> Release | None:
+        """What the canary is to run; None where there is none."""
+        return Release(tag=self.canary.tag, digest=self.canary_digest) if self.canary else None
+
+    def running(self, release: Release) -> Application:
+        """Return the application with the image of another release."""
+        if self.image is None:
+            raise ValueError(f"{self.gitea_name} has no image")
+        image = self.image.model_copy(update={"tag": release.tag, "digest": release.digest})
+        return self.model_copy(update={"image": image})
 
 
 class Stack(Frozen):
@@ -115,6 +165,11 @@ class Stack(Frozen):
     applications: tuple[Application, ...]
     """In the order of their Gitea names."""
     platform: bool = True
+    """Whether the namespace is declared here."""
+    allow_older: tuple[str, ...] = ()
+    """Projects that may go back to a release that was replaced, ``<project>`` or ``<project>:<tag>``."""
+    whole: bool = True
+    """False when only one project of the stack is registered, by a run that targets it."""
 
     @property
     def deployed(self) -> tuple[Application, ...]:
@@ -210,6 +265,7 @@ def parse_stack(
     if config is None:
         raise SettingsError(problems)
     problems += _wrong_tags(file, config, plain_mapping(data.get("tags")) or {}, list(by_name))
+    problems += _wrong_canaries(file, config, {gitea_name(path): project for path, project in projects.items()})
     problems += _shared_routes(config.environment, projects)
     if problems:
         raise SettingsError(problems)
@@ -218,7 +274,13 @@ def parse_stack(
         for path, project in projects.items()
         if config.projects.selects(gitea_name(path))
     )
-    return Stack(environment=config.environment, applications=applications, platform=config.platform)
+    older = config.allow_older.split(",") if isinstance(config.allow_older, str) else config.allow_older
+    return Stack(
+        environment=config.environment,
+        applications=applications,
+        platform=config.platform,
+        allow_older=tuple(filter(None, (name.strip() for name in older))),
+    )
 
 
 def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
@@ -237,13 +299,71 @@ def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
         record = records.get(application.name)
         if record is None:
             return application
-        if application.image:
+        if application.image and application.action == "release":
             return application.model_copy(update={"record": record})
         repository = repository_of(stack.environment, application.gitea_name, application.project)
         image = Image(repository=repository, tag=record.release.tag, digest=record.release.digest)
         return application.model_copy(update={"record": record, "image": image, "kept": True})
 
     return stack.model_copy(update={"applications": tuple(map(remembered, stack.applications))})
+
+
+def without_going_back(stack: Stack, file: str) -> Stack:
+    """Return the stack, in which no project goes back to a release that was replaced unless that was allowed.
+
+    So the stack file of a stale clone can't undo what another job has deployed.
+
+    Args:
+        stack: With the records of what runs.
+        file: Name of the stack file, for errors.
+
+    Raises:
+        SettingsError: With a line for each project that would go back.
+    """
+
+    def goes_back(application: Application) -> bool:
+        image, record = application.image, application.record
+        if image is None or record is None or not record.supersedes(Release(tag=image.tag, digest=image.digest)):
+            return False
+        name = application.gitea_name
+        return not {name, f"{name}:{image.tag}"} & set(stack.allow_older)
+
+    problems = [_going_back(file, application) for application in stack.applications if goes_back(application)]
+    if problems:
+        raise SettingsError(problems)
+    return stack
+
+
+def _going_back(file: str, application: Application) -> Problem:
+    name = application.gitea_name
+    wanted = application.image.tag if application.image else ""
+    live = application.record.release.tag if application.record else ""
+    return Problem(
+        file,
+        f"{NAMESPACE}:tags.{name}",
+        f"{wanted} was replaced by {live}, which runs: if this file is behind, `release sync` writes the deployed tags "
+        f"into it; to go back, `release rollback {name}`, or `-c {NAMESPACE}:allowOlder={name}:{wanted}`",
+    )
+
+
+def instructed(stack: Stack, instruction: Instruction) -> Stack:
+    """Return the part of a stack that the command ``release`` asks for: one project, with the record that it read.
+
+    Raises:
+        SettingsError: If the stack has no such project.
+    """
+    names = [application.gitea_name for application in stack.applications]
+    if instruction.project not in names:
+        message = f"{instruction.project!r} is no project of this stack{nearest(instruction.project, names)}"
+        raise SettingsError([Problem("projects", "", message)])
+    chosen = tuple(
+        application.model_copy(update={"action": instruction.action})
+        for application in stack.applications
+        if application.gitea_name == instruction.project
+    )
+    # What is named explicitly is leave enough to go back.
+    part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
+    return with_records(stack.model_copy(update=part), instruction.records)
 
 
 def repository_of(environment: Environment, name: str, project: Project) -> str:
@@ -260,7 +380,8 @@ def _application(path: str, project: Project, config: StackConfig) -> Applicatio
     name = gitea_name(path)
     tag = config.tags.get(name)
     image = Image(repository=repository_of(config.environment, name, project), tag=tag) if tag else None
-    return Application(gitea_name=name, file=path, project=project, image=image)
+    canary = config.canaries.get(name)
+    return Application(gitea_name=name, file=path, project=project, image=image, canary=canary)
 
 
 def _names(files: Mapping[str, str]) -> list[Problem]:
@@ -302,6 +423,23 @@ def _shared_routes(environment: Environment, projects: Mapping[str, Project]) ->
             if owner != path:
                 message = f"{where} is taken by {owner}: change host or path"
                 problems.append(Problem(path, f"routes.{index}", message))
+    return problems
+
+
+def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, wish in config.canaries.items():
+        field = f"{NAMESPACE}:canaries.{name}"
+        project = projects.get(name)
+        if project is None:
+            problems.append(Problem(file, field, f"there is no project file for it{nearest(name, list(projects))}"))
+        elif project.strategy != "canary":
+            message = (
+                f"its strategy in {config.environment.name} is {project.strategy}: a canary needs strategy: canary"
+            )
+            problems.append(Problem(file, field, message))
+        elif wish.header and wish.weight and config.environment.ingress.dialect == "alb":
+            problems.append(Problem(file, field, "has header and weight, which ALB can't combine: choose one"))
     return problems
 
 

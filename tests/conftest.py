@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from model.stack import Image, Stack
+from manifests.frontend_app import frontend_app, frontend_app_plan
+from manifests.package_app import package_app, package_app_plan
+from manifests.workload import Workload
+from model.environment import Environment
+from model.stack import Application, Image, Stack
 from settings import PROGRAM, build_stack, read_stack_file
 
 STACKS = ("test", "uat", "prod")
@@ -28,6 +32,13 @@ def pinned(stack: Stack) -> Stack:
 def committed_stack(name: str) -> Stack:
     """Return a stack as the committed files describe it, with made-up digests."""
     return pinned(build_stack(PROGRAM, f"Pulumi.{name}.yaml", name, read_stack_file(PROGRAM, name)))
+
+
+def rendered(application: Application, environment: Environment) -> Workload:
+    """Return a project's manifests as its component would declare them."""
+    if application.project.kind == "backend":
+        return package_app(application, environment, package_app_plan(application, environment))
+    return frontend_app(application, environment, frontend_app_plan(application, environment))
 
 
 @pytest.fixture

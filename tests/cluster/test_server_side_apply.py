@@ -13,13 +13,10 @@ import yaml
 
 from devcluster import commands, kubectl
 from manifests import Manifest
-from manifests.frontend_app import frontend_app
 from manifests.namespace import namespace
-from manifests.package_app import package_app
-from model.release import Release, rolled
 from model.stack import Application
 from tests.cluster.embedded import Cluster
-from tests.conftest import committed_stack
+from tests.conftest import committed_stack, rendered
 
 STACK = committed_stack("test")
 ENVIRONMENT = STACK.environment.model_copy(update={"namespace": "server-side-apply"})
@@ -29,9 +26,7 @@ def manifests(application: Application) -> list[Manifest]:
     """Return a project's manifests without pods: it is the objects that are under test."""
     assert application.image is not None
     quiet = application.project.model_copy(update={"replicas": 0})
-    render = package_app if application.project.kind == "backend" else frontend_app
-    record = rolled(None, Release(tag=application.image.tag, digest=application.image.digest))
-    return render(application.model_copy(update={"project": quiet}), ENVIRONMENT, record).manifests()
+    return rendered(application.model_copy(update={"project": quiet}), ENVIRONMENT).manifests()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +51,7 @@ def attempt(cluster: Cluster, objects: list[Manifest]) -> CompletedProcess[str]:
 
 
 def generations(cluster: Cluster) -> dict[str, Any]:
-    kinds = "serviceaccounts,deployments,services,ingresses,poddisruptionbudgets"
+    kinds = "configmaps,serviceaccounts,deployments,services,ingresses,poddisruptionbudgets"
     listed = cluster.get(kinds, "--namespace", ENVIRONMENT.namespace)
     return {
         f"{item['kind']}/{item['metadata']['name']}": (item["metadata"]["uid"], item["metadata"].get("generation"))

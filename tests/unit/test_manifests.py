@@ -5,10 +5,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from manifests.package_app import package_app
+from manifests import Manifest
 from manifests.workload import Workload
-from model.release import Release, rolled
 from model.stack import parse_stack
+from tests.conftest import rendered
 
 ENVIRONMENT: dict[str, Any] = {
     "namespace": "package-test",
@@ -21,27 +21,31 @@ def render(tag: str = "1", **fields: Any) -> Workload:
     files: dict[str, object] = {"projects/Some.Api.yaml": {"kind": "backend", **fields}}
     stack = parse_stack("f", "test", {"environment": ENVIRONMENT, "tags": {"Some.Api": tag}}, files)
     (application,) = stack.deployed
-    workload = package_app(application, stack.environment, rolled(None, Release(tag=tag)))
+    workload = rendered(application, stack.environment)
     for manifest in workload.manifests():
         kubernetes_validate.validate(manifest, "1.37", strict=True)
     return workload
 
 
 def container(workload: Workload) -> dict[str, Any]:
-    return workload.deployment["spec"]["template"]["spec"]["containers"][0]
+    return deployment(workload)["spec"]["template"]["spec"]["containers"][0]
+
+
+def deployment(workload: Workload) -> Manifest:
+    return workload.slots[0].deployment
 
 
 def test_autoscaling() -> None:
     workload = render(autoscaling={"maxReplicas": 6}, replicas=3)
-    assert workload.autoscaler is not None
-    spec = workload.autoscaler["spec"]
+    assert workload.slots[0].autoscaler is not None
+    spec = workload.slots[0].autoscaler["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
-    assert spec["scaleTargetRef"]["name"] == workload.deployment["metadata"]["name"] == "some-api"
-    assert workload.deployment["spec"]["replicas"] == 3
+    assert spec["scaleTargetRef"]["name"] == deployment(workload)["metadata"]["name"] == "some-api"
+    assert deployment(workload)["spec"]["replicas"] == 3
 
 
 def test_no_autoscaler_unless_asked() -> None:
-    assert render().autoscaler is None
+    assert render().slots[0].autoscaler is None
 
 
 def test_a_project_without_routes_has_no_ingress() -> None:
@@ -68,19 +72,19 @@ def test_an_environment_overrides_field_by_field() -> None:
         "environments": {"test": {"replicas": 5, "resources": {"requests": {"cpu": "10m"}}}, "uat": {"replicas": 9}},
     }
     workload = render(**fields)
-    assert workload.deployment["spec"]["replicas"] == 5
+    assert deployment(workload)["spec"]["replicas"] == 5
     assert container(workload)["resources"]["requests"] == {"cpu": "10m", "memory": "128Mi"}
 
 
 def test_the_protections_can_be_switched_off() -> None:
     workload = render(shutdown={"preStopSeconds": 0, "drainSeconds": 0})
     assert "lifecycle" not in container(workload)
-    assert workload.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 0
+    assert deployment(workload)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 0
 
 
 def test_grace_is_sleep_and_drain() -> None:
     workload = render(shutdown={"preStopSeconds": 7, "drainSeconds": 20})
-    assert workload.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 27
+    assert deployment(workload)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 27
 
 
 def test_a_project_may_set_the_port_variable_itself() -> None:
@@ -96,5 +100,5 @@ def test_without_a_digest_the_tag_is_pulled_each_time() -> None:
 
 @pytest.mark.parametrize("tag", ["a" * 100, "1.0-"])
 def test_a_tag_that_is_no_label_value_is_shown_as_far_as_it_can_be(tag: str) -> None:
-    labels = render(tag=tag).deployment["metadata"]["labels"]
+    labels = deployment(render(tag=tag))["metadata"]["labels"]
     assert tag.startswith(labels["app.kubernetes.io/version"])

@@ -1,8 +1,13 @@
 """The record of what runs."""
 
-from model.release import KEPT_RELEASES, RECORD_ANNOTATION, Record, Release, parse_record, records_of, rolled
+from model.plan import Wanted, plan
+from model.release import KEPT_RELEASES, RECORD_ANNOTATION, Record, Release, Slot, parse_record, records_of
 
 FIRST, SECOND = Release(tag="1", digest="sha256:aa"), Release(tag="2", digest="sha256:bb")
+
+
+def rolled(previous: Record | None, wanted: Release) -> Record:
+    return plan(previous, Wanted(slot=Slot(release=wanted, revision=wanted.tag)), "rolling").record
 
 
 def test_a_first_release() -> None:
@@ -30,6 +35,14 @@ def test_the_history_is_bounded() -> None:
     assert [release.tag for release in record.history] == [str(29 - number) for number in range(KEPT_RELEASES)]
 
 
+def test_what_was_replaced_is_known() -> None:
+    record = rolled(rolled(None, FIRST), SECOND)
+    assert record.supersedes(FIRST)
+    assert not record.supersedes(SECOND)
+    assert not record.supersedes(Release(tag="3"))
+    assert not record.supersedes(SECOND.model_copy(update={"digest": "sha256:cc"})), "the tag was pushed anew"
+
+
 def test_the_annotation_reads_back() -> None:
     record = rolled(rolled(None, FIRST), SECOND)
     assert parse_record(record.to_annotation()) == record
@@ -38,6 +51,7 @@ def test_the_annotation_reads_back() -> None:
 def test_a_damaged_annotation_is_no_record() -> None:
     assert parse_record("{") is None
     assert parse_record('{"live": "purple"}') is None
+    assert parse_record('{"live": "main", "slots": {}, "history": []}') is None, "its live slot is missing"
 
 
 def test_records_are_found_among_the_resources_of_a_stack() -> None:

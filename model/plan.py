@@ -1,0 +1,203 @@
+"""From what a project runs and what is wanted to what each of its slots must be: the rules of all strategies. Pure.
+
+A slot is one Deployment: ``main`` (rolling, and a canary's stable version), ``blue`` and ``green``, ``canary``. The
+rules hold over a half-done release too, as they never trust what the record says of a slot without traffic: the slot
+that is to get the traffic is always declared whole, and the traffic moves only when it is ready.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.fields import Frozen, Tag
+from model.names import SlotName
+from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Record, Slot
+
+StrategyName = Literal["rolling", "blueGreen", "canary"]
+After = Literal["warm", "both"]
+Action = Literal["release", "restore", "tidy"]
+Change = Literal["declare", "keep", "park"]
+_CHANGE: dict[bool, Change] = {True: "declare", False: "keep"}
+_COLOURS: tuple[SlotName, SlotName] = ("blue", "green")
+
+
+class CanaryWish(Frozen):
+    """A second release of a project that gets a part of its traffic: an entry of ``package-platform:canaries``."""
+
+    tag: Tag
+    """Image tag."""
+    weight: Annotated[int, Field(ge=0, le=100)] = 0
+    """Percent of the requests."""
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+    """Requests with this header and the value ``always`` get it whatever the weight, those with ``never`` don't."""
+
+
+class Wanted(Frozen):
+    """What a project shall run."""
+
+    slot: Slot
+    """The release with the revision of its pod template."""
+    canary: Slot | None = None
+    """The canary, where there is one."""
+
+
+class SlotPlan(Frozen):
+    """What one slot must be."""
+
+    name: SlotName
+    """The slot."""
+    content: Slot
+    """What it runs."""
+    change: Change
+    """``declare``: bring it to what is rendered. ``keep``: leave it as it is, whatever is rendered. ``park``: leave it,
+    but without pods."""
+    after_traffic: bool = False
+    """Whether it is touched only after the traffic has moved."""
+    starting: bool = False
+    """Whether it is to get traffic that it did not have: it must start with as many pods as carry the load."""
+
+
+class Plan(Frozen):
+    """What a project must become."""
+
+    slots: tuple[SlotPlan, ...]
+    """Every slot that there is to be; others are removed at the end."""
+    record: Record
+    """What is written by the request that moves the traffic."""
+    moves: bool
+    """Whether another release gets the traffic."""
+
+    @property
+    def live(self) -> SlotPlan:
+        """The slot that gets the traffic."""
+        return next(slot for slot in self.slots if slot.name == self.record.live)
+
+    @property
+    def traffic(self) -> dict[str, str]:
+        """The label that the traffic follows.
+
+        ``main`` is followed by its slot: its pods of two releases take turns. A colour is followed by its revision, so
+        that a half-updated slot never gets requests that are not meant for it.
+        """
+        live = self.live
+        return {SLOT_LABEL: live.name} if live.name == "main" else {REVISION_LABEL: live.content.revision}
+
+
+def plan(  # noqa: PLR0913 - the facts that the rules stand on
+    record: Record | None,
+    wanted: Wanted,
+    strategy: StrategyName,
+    after: After = "warm",
+    *,
+    action: Action = "release",
+    now: str = "",
+) -> Plan:
+    """Return what a project must become.
+
+    Args:
+        record: What it runs; None before its first release.
+        wanted: What it shall run.
+        strategy: How a release replaces the running one.
+        after: What becomes of the old slot of a blue-green release: ``warm`` (kept without traffic), or ``both``
+            (upgraded as well, and both serve).
+        action: ``restore`` and ``tidy`` change no traffic; see ``model.release.Instruction``.
+        now: The time (RFC 3339), noted when the live release changes.
+    """
+    if record and action != "release":
+        return _unmoved(record, action)
+    target = _target(record, wanted.slot, strategy, after)
+    slots = _slots(record, wanted, target, strategy, after)
+    contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
+    return Plan(
+        slots=slots,
+        record=_recorded(record, target, contents, now),
+        moves=record is None or record.live != target or record.release != wanted.slot.release,
+    )
+
+
+def _target(record: Record | None, wanted: Slot, strategy: StrategyName, after: After) -> SlotName:
+    """Return the slot that is to get the traffic."""
+    if record is None:
+        return "blue" if strategy == "blueGreen" else "main"
+    if _is_same(record.slots[record.live], wanted):
+        return record.live
+    if strategy != "blueGreen":
+        return "main"
+    if after == "warm":
+        for name, slot in record.slots.items():
+            if name != "canary" and _is_same(slot, wanted):
+                return name
+    # The one that is not live; a warm colour is used again, so that there are never three.
+    free: list[SlotName] = [name for name in _COLOURS if name != record.live]
+    return free[0] if free[0] in record.slots or free[-1] not in record.slots else free[-1]
+
+
+def _slots(
+    record: Record | None, wanted: Wanted, target: SlotName, strategy: StrategyName, after: After
+) -> tuple[SlotPlan, ...]:
+    before = record.live if record else None
+    first = SlotPlan(name=target, content=wanted.slot, change="declare", starting=target != before)
+    if strategy == "blueGreen" and after == "both":
+        return (first, _partner(record, wanted.slot, target))
+    if strategy == "blueGreen":
+        return (first, *_left_warm(record, target))
+    canary = wanted.canary if strategy == "canary" else None
+    second = (SlotPlan(name="canary", content=canary, change="declare"),) if canary else ()
+    return (first, *second)
+
+
+def _partner(record: Record | None, wanted: Slot, target: SlotName) -> SlotPlan:
+    """Return the other half of an A/B pair: upgraded when the traffic has gone to the first, and joining it then."""
+    name: SlotName = next(colour for colour in _COLOURS if colour != target)
+    starting = record is None or name not in record.slots
+    return SlotPlan(name=name, content=wanted, change="declare", after_traffic=True, starting=starting)
+
+
+def _left_warm(record: Record | None, target: SlotName) -> tuple[SlotPlan, ...]:
+    """Return the slot that stays without traffic: the one that had it, or the one that was warm already."""
+    if record is None:
+        return ()
+    stays: list[SlotName] = (
+        [record.live] if record.live != target else [name for name in record.slots if name != target]
+    )
+    return tuple(
+        SlotPlan(name=name, content=slot, change="keep" if slot.warm else "park")
+        for name in stays[:1]
+        if name != "canary" and (slot := record.slots[name])
+    )
+
+
+def _unmoved(record: Record, action: Action) -> Plan:
+    """Return what leaves the traffic where it is."""
+    slots: list[SlotPlan] = []
+    for name, slot in record.slots.items():
+        parked = not slot.warm or (action == "tidy" and _is_idle(record, name))
+        # A colour that is live was not touched by what failed; only `main` is upgraded in its place.
+        restored = action == "restore" and (name != record.live or name == "main")
+        content = slot.model_copy(update={"warm": not parked})
+        slots.append(SlotPlan(name=name, content=content, change="park" if parked else _CHANGE[restored]))
+    contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
+    return Plan(slots=tuple(slots), record=record.model_copy(update={"slots": contents}), moves=False)
+
+
+def _is_idle(record: Record, name: SlotName) -> bool:
+    """Tell whether a slot gets no requests: the second half of an A/B pair has the revision of the first."""
+    if name in (record.live, "canary"):
+        return False
+    return record.live == "main" or record.slots[name].revision != record.slots[record.live].revision
+
+
+def _recorded(record: Record | None, live: SlotName, slots: dict[SlotName, Slot], now: str) -> Record:
+    wanted = slots[live].release
+    earlier = record.history if record else ()
+    if record and earlier and earlier[0] == wanted:
+        return Record(live=live, slots=slots, history=earlier, since=record.since)
+    history = (wanted, *(release for release in earlier if release != wanted))[:KEPT_RELEASES]
+    return Record(live=live, slots=slots, history=history, since=now)
+
+
+def _is_same(slot: Slot, wanted: Slot) -> bool:
+    """Tell whether a slot was given exactly this to run; the image's digest is in the revision."""
+    return slot.release == wanted.release and slot.revision == wanted.revision

@@ -1,0 +1,302 @@
+"""The rules of the strategies: single steps, and any sequence of releases, failures, rollbacks and changes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from model.names import SlotName
+from model.plan import Action, After, CanaryWish, Plan, SlotPlan, StrategyName, Wanted, plan
+from model.release import Record, Release, Slot
+
+
+def slot(tag: str, change: str = "") -> Slot:
+    """Return a slot's content; ``change`` stands for all else that reaches a pod."""
+    return Slot(release=Release(tag=tag), revision=f"r{tag}{change}")
+
+
+def wanted(tag: str, change: str = "", canary: str | None = None) -> Wanted:
+    return Wanted(slot=slot(tag, change), canary=slot(canary) if canary else None)
+
+
+def after(strategy: StrategyName, *tags: str, pair: After = "warm") -> Record:
+    """Return the record after releases of these tags, one after the other."""
+    record: Record | None = None
+    for tag in tags:
+        record = plan(record, wanted(tag), strategy, pair).record
+    assert record is not None
+    return record
+
+
+def changes(given: Plan) -> dict[str, tuple[str, str]]:
+    return {each.name: (each.change, each.content.release.tag) for each in given.slots}
+
+
+def test_rolling_stays_in_one_slot_that_the_service_follows() -> None:
+    given = plan(after("rolling", "1"), wanted("2"), "rolling")
+    assert changes(given) == {"main": ("declare", "2")}
+    assert given.traffic == {"slot": "main"}
+    assert given.moves
+
+
+def test_blue_green_takes_the_idle_colour_and_leaves_the_other_untouched() -> None:
+    given = plan(after("blueGreen", "1"), wanted("2"), "blueGreen")
+    assert changes(given) == {"green": ("declare", "2"), "blue": ("keep", "1")}
+    assert given.record.live == "green"
+    assert given.traffic == {"release": "r2"}
+    assert given.live.starting
+
+
+def test_a_rollback_to_the_warm_colour_only_moves_the_traffic() -> None:
+    record = after("blueGreen", "1", "2")
+    given = plan(record, wanted("1"), "blueGreen")
+    assert given.record.live == "blue"
+    assert given.live.content == record.slots["blue"], "what is declared is what runs there"
+    assert changes(given)["green"] == ("keep", "2")
+
+
+def test_a_third_release_takes_the_place_of_the_first() -> None:
+    assert changes(plan(after("blueGreen", "1", "2"), wanted("3"), "blueGreen")) == {
+        "blue": ("declare", "3"), "green": ("keep", "2"),
+    }  # fmt: skip
+
+
+def test_a_change_of_configuration_alone_is_a_release_of_its_own() -> None:
+    given = plan(after("blueGreen", "1"), wanted("1", "changed"), "blueGreen")
+    assert given.record.live == "green"
+    assert given.moves
+    assert given.record.history == (Release(tag="1"),)
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blueGreen", "canary"])
+def test_what_runs_already_changes_nothing(strategy: StrategyName) -> None:
+    record = after(strategy, "1", "2")
+    given = plan(record, wanted("2"), strategy, now="later")
+    assert given.record == record
+    assert not given.moves
+    assert given.live.change == "declare", "the number of pods may change"
+
+
+def test_a_pair_is_upgraded_one_half_before_and_one_after_the_traffic() -> None:
+    record = after("blueGreen", "1", pair="both")
+    given = plan(record, wanted("2"), "blueGreen", "both")
+    first, second = given.slots
+    assert (first.name, second.name) == ("green", "blue")
+    assert (first.after_traffic, second.after_traffic) == (False, True)
+    assert given.record.live == "green"
+    assert first.content == second.content
+
+
+def test_a_single_colour_becomes_a_pair_by_way_of_the_other() -> None:
+    first, second = plan(after("blueGreen", "1"), wanted("2"), "blueGreen", "both").slots
+    assert (first.name, second.name) == ("green", "blue"), "blue has all the traffic until green is ready"
+
+
+def test_the_time_is_that_of_the_last_change() -> None:
+    record = plan(None, wanted("1"), "rolling", now="first").record
+    assert record.since == "first"
+    assert plan(record, wanted("2"), "rolling", now="second").record.since == "second"
+
+
+def test_another_strategy_waits_for_the_next_release() -> None:
+    record = after("rolling", "1")
+    assert changes(plan(record, wanted("1"), "blueGreen")) == {"main": ("declare", "1")}
+    given = plan(record, wanted("2"), "blueGreen")
+    assert changes(given) == {"blue": ("declare", "2"), "main": ("keep", "1")}
+    back = plan(given.record, wanted("3"), "rolling")
+    assert changes(back) == {"main": ("declare", "3")}
+    assert back.traffic == {"slot": "main"}
+
+
+def test_a_canary_lives_beside_the_stable_version() -> None:
+    record = after("canary", "1")
+    given = plan(record, wanted("1", canary="2"), "canary")
+    assert changes(given) == {"main": ("declare", "1"), "canary": ("declare", "2")}
+    assert given.record.history == (Release(tag="1"),)
+    promoted = plan(given.record, wanted("2"), "canary")
+    assert changes(promoted) == {"main": ("declare", "2")}
+
+
+def test_tidying_parks_what_gets_no_traffic() -> None:
+    given = plan(after("blueGreen", "1", "2"), wanted("2"), "blueGreen", action="tidy")
+    assert changes(given) == {"blue": ("park", "1"), "green": ("keep", "2")}
+    assert not given.record.slots["blue"].warm
+    again = plan(given.record, wanted("2"), "blueGreen")
+    assert changes(again)["blue"] == ("park", "1"), "it stays without pods"
+    back = plan(given.record, wanted("1"), "blueGreen")
+    assert changes(back)["blue"] == ("declare", "1")
+    assert back.live.starting
+    assert back.record.slots["blue"].warm
+
+
+def test_tidying_leaves_a_pair_alone() -> None:
+    record = after("blueGreen", "1", "2", pair="both")
+    assert {each.change for each in plan(record, wanted("2"), "blueGreen", "both", action="tidy").slots} == {"keep"}
+
+
+def test_restoring_declares_what_the_record_says_of_the_idle_colour() -> None:
+    given = plan(after("blueGreen", "1", "2"), wanted("3"), "blueGreen", action="restore")
+    assert changes(given) == {"blue": ("declare", "1"), "green": ("keep", "2")}
+    assert given.record == after("blueGreen", "1", "2")
+
+
+def test_a_canary_wish_is_checked() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 100"):
+        CanaryWish(tag="1", weight=101)
+
+
+@dataclass
+class Cluster:
+    """Ready pods by slot and revision, and what the Service follows. Pods that never become ready are left out."""
+
+    pods: dict[SlotName, set[str]] = field(default_factory=dict[SlotName, set[str]])
+    traffic: dict[str, str] = field(default_factory=dict[str, str])
+    record: Record | None = None
+
+    def apply(self, given: Plan, *, sick: bool) -> Iterator[None]:
+        """Do what an update does, yielding after each step; a sick release ends it where its pods stay unready."""
+        for each in given.slots:
+            if not each.after_traffic:
+                yield from self._update(each, sick=sick)
+        self.traffic, self.record = given.traffic, given.record
+        yield
+        for each in given.slots:
+            if each.after_traffic:
+                yield from self._update(each, sick=sick)
+        for name in self.pods.keys() - {each.name for each in given.slots}:
+            del self.pods[name]
+            yield
+
+    def _update(self, each: SlotPlan, *, sick: bool) -> Iterator[None]:
+        if each.change == "park":
+            self.pods[each.name] = set()
+            yield
+            return
+        if each.change == "keep" and each.name in self.pods:
+            return
+        before, new = self.pods.get(each.name, set()), each.content.revision
+        if before == {new}:
+            return
+        if sick and each.change == "declare":
+            self.pods[each.name] = before
+            raise SickError
+        for pods in (before | {new}, {new}):
+            self.pods[each.name] = pods
+            yield
+
+    def serving(self) -> set[str]:
+        """Return the revisions of the ready pods that get requests."""
+        ((label, value),) = self.traffic.items()
+        if label == "slot":
+            return self.pods.get("main", set()) if value == "main" else set()
+        return {revision for pods in self.pods.values() for revision in pods if revision == value}
+
+
+class SickError(Exception):
+    """A release whose pods don't become ready."""
+
+
+TAGS = st.sampled_from("123456")
+CHANGES = st.sampled_from(["", "x", "y"])
+STRATEGIES = st.sampled_from(["rolling", "blueGreen", "canary"])
+PAIRS = st.sampled_from(["warm", "both"])
+STEPS = st.integers(0, 12)
+
+
+class Releases(RuleBasedStateMachine):
+    """Any sequence of what people, pipelines and accidents do to one project."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster()
+        self.strategy: StrategyName = "rolling"
+        self.pair: After = "warm"
+        self.change = ""
+
+    def _run(self, tag: str, *, sick: bool = False, steps: int = 100, action: Action = "release", **more: Any) -> bool:
+        """Return whether an update came to its end; it may be killed after some steps, or be sick."""
+        given = plan(
+            self.cluster.record, wanted(tag, self.change, **more), self.strategy, self.pair, action=action, now="t"
+        )
+        was_blue_green = "release" in self.cluster.traffic
+        try:
+            for number, _ in enumerate(self.cluster.apply(given, sick=sick)):
+                self.always_served(exactly_one=was_blue_green and "release" in given.traffic)
+                if number == steps:
+                    return False
+        except SickError:
+            return False
+        return True
+
+    @initialize(strategy=STRATEGIES, pair=PAIRS)
+    def first(self, strategy: StrategyName, pair: After) -> None:
+        self.strategy, self.pair = strategy, pair
+        self.cluster.traffic = {"slot": "nobody yet"}
+        given = plan(None, wanted("0"), strategy, pair, now="t")
+        for _ in self.cluster.apply(given, sick=False):
+            pass
+
+    @rule(strategy=STRATEGIES, pair=PAIRS)
+    def another_strategy(self, strategy: StrategyName, pair: After) -> None:
+        self.strategy, self.pair = strategy, pair
+
+    @rule(strategy=STRATEGIES, pair=PAIRS, tag=TAGS)
+    def deploy_by_another_strategy(self, strategy: StrategyName, pair: After, tag: str) -> None:
+        self.another_strategy(strategy, pair)
+        self.deploy(tag)
+
+    @rule(change=CHANGES)
+    def another_configuration(self, change: str) -> None:
+        self.change = change
+
+    @rule(tag=TAGS)
+    def deploy(self, tag: str) -> None:
+        assert self._run(tag)
+        assert self.cluster.serving() == {f"r{tag}{self.change}"}
+        assert self.cluster.record is not None
+        assert self.cluster.record.release.tag == tag
+
+    @rule(tag=TAGS, steps=STEPS)
+    def deploy_killed(self, tag: str, steps: int) -> None:
+        self._run(tag, steps=steps)
+
+    @rule(tag=TAGS)
+    def deploy_sick(self, tag: str) -> None:
+        self._run(tag, sick=True)
+
+    @rule(back=st.integers(1, 3))
+    def rollback(self, back: int) -> None:
+        assert self.cluster.record is not None
+        history = self.cluster.record.history
+        if len(history) > back:
+            self.deploy(history[back].tag)
+
+    @rule(tag=TAGS)
+    def canary(self, tag: str) -> None:
+        assert self.cluster.record is not None
+        self._run(self.cluster.record.release.tag, canary=tag)
+
+    @rule(action=st.sampled_from(["restore", "tidy"]), steps=STEPS)
+    def leave_the_traffic(self, action: Action, steps: int) -> None:
+        assert self.cluster.record is not None
+        live = self.cluster.record.release
+        self._run(live.tag, action=action, steps=steps)
+        assert self.cluster.record.release == live
+
+    @precondition(lambda self: self.cluster.record is not None)
+    @invariant()
+    def always_served(self, *, exactly_one: bool = False) -> None:
+        if self.cluster.record is None:
+            return
+        serving = self.cluster.serving()
+        assert serving, f"nobody answers: {self.cluster}"
+        if exactly_one:
+            assert len(serving) == 1
+
+
+TestReleases = Releases.TestCase
+TestReleases.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
