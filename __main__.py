@@ -12,14 +12,17 @@ from manifests.namespace import namespace
 from model.problems import SettingsError
 from model.stack import Application, Stack
 from settings import load_stack
+from smoke import check
 
 
 def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
     """Declare one project's component."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    environment, now = stack.environment, datetime.now(UTC).isoformat(timespec="seconds")
     if application.project.kind == "backend":
-        return PackageApp(application.gitea_name, PackageAppArgs(application, stack.environment, now), opts)
-    return FrontendApp(application.gitea_name, FrontendAppArgs(application, stack.environment, now), opts)
+        return PackageApp(
+            application.gitea_name, PackageAppArgs(application, environment, now, check(environment)), opts
+        )
+    return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, check(environment)), opts)
 
 
 def tell(stack: Stack) -> None:

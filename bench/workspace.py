@@ -18,7 +18,16 @@ from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_co
 from devcluster import deploy
 from devcluster.instance import REGISTRY_NAME, Instance
 
-PROGRAM_PARTS = ("__main__.py", "Pulumi.yaml", "components", "manifests", "model", "registry.py", "settings.py")
+PROGRAM_PARTS = (
+    "__main__.py",
+    "Pulumi.yaml",
+    "components",
+    "manifests",
+    "model",
+    "registry.py",
+    "settings.py",
+    "smoke.py",
+)
 """What the program is made of; projects and stack files are made up."""
 COMMAND_SECONDS = 1800.0
 ROLLOUT_SECONDS = 300

@@ -127,9 +127,10 @@ def revision(application: Application, environment: Environment, render: Contain
 
 
 def _slots_with_services(application: Application) -> tuple[SlotName, ...]:
-    if asset_bridge.bridged(application.project):
+    project = application.project
+    if asset_bridge.bridged(project) or (project.strategy == "blueGreen" and project.blue_green.smoke):
         return asset_bridge.SLOTS
-    return ("canary",) if application.project.strategy == "canary" else ()
+    return ("canary",) if project.strategy == "canary" else ()
 
 
 def container(application: Application) -> Manifest:

@@ -23,7 +23,17 @@ from tests.cluster.embedded import Cluster
 COMMAND_SECONDS = 600.0
 ANSWER_SECONDS = 30.0
 SETTLE_SECONDS = 90.0
-PARTS = ("__main__.py", "settings.py", "registry.py", "model", "manifests", "components", "projects", "Pulumi.yaml")
+PARTS = (
+    "__main__.py",
+    "settings.py",
+    "registry.py",
+    "smoke.py",
+    "model",
+    "manifests",
+    "components",
+    "projects",
+    "Pulumi.yaml",
+)
 KINDS = "deployments,replicasets,pods,services,ingresses,poddisruptionbudgets,serviceaccounts,configmaps,secrets"
 """What may be in a namespace of ours, and what would be seen when it changed."""
 CHANGING = ("up", "refresh", "destroy")
@@ -240,11 +250,11 @@ class Program:
         url = httpx.URL(endpoint["url"])
         return f"http://{endpoint['address']}{path or url.path}", url.host
 
-    def answer(self, project: str, path: str = "") -> httpx.Response:
+    def answer(self, project: str, path: str = "", headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Ask a project through the ingress; a route or pod that has just appeared may take a moment."""
         url, host = self.url(project, path)
         deadline = time.monotonic() + ANSWER_SECONDS
-        with httpx.Client(trust_env=False, timeout=5, headers={"Host": host}) as client:
+        with httpx.Client(trust_env=False, timeout=5, headers={"Host": host, **(headers or {})}) as client:
             while True:
                 try:
                     response = client.get(url)

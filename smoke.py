@@ -1,0 +1,106 @@
+"""The smoke checks of a blue-green release: requests to the new pods before they get the traffic.
+
+They go by way of the API server, which passes them on to the slot's own Service: so they work from wherever ``pulumi``
+runs, and the new pods need no address that others could find.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import pulumi
+
+from model.environment import Environment
+from model.names import slot_service_name
+from model.plan import SlotPlan
+from model.project import SmokeCheck
+from model.stack import Application
+
+PATIENCE_SECONDS = 15.0
+"""How long a check is asked again: a Service knows its pods a moment after they are ready."""
+_PAUSE_SECONDS = 0.5
+_REQUEST_SECONDS = 10.0
+
+Ask = Callable[[str], tuple[int, str]]
+"""Asks a path of the API server: status and text."""
+
+
+class SmokeError(pulumi.RunError):
+    """New pods gave a wrong answer, so they get no traffic."""
+
+
+def check(environment: Environment, ask: Ask | None = None) -> Callable[[Application, SlotPlan], None]:
+    """Return what asks a slot's pods all checks of its project.
+
+    Args:
+        environment: Where the pods are.
+        ask: Speaks to the API server; by default as the cluster's default provider would.
+    """
+
+    def checked(application: Application, slot: SlotPlan) -> None:
+        wanted = application.project.blue_green.smoke
+        if not wanted:
+            return
+        asking = ask or _connect()
+        service = slot_service_name(application.name, slot.name)
+        path = f"/api/v1/namespaces/{environment.namespace}/services/{service}:http/proxy"
+        for each in wanted:
+            said = _until_right(each, lambda each=each: asking(f"{path}{each.path}"))
+            if said:
+                tag = slot.content.release.tag
+                raise SmokeError(
+                    f"{application.gitea_name}: the new pods ({tag}) get no traffic, as {each.path} {said}; "
+                    "the release before serves"
+                )
+        pulumi.info(f"{application.gitea_name}: {len(wanted)} smoke checks of {slot.content.release.tag} are right")
+
+    return checked
+
+
+def _until_right(wanted: SmokeCheck, ask: Callable[[], tuple[int, str]]) -> str:
+    """Return what was wrong to the end, nothing when an answer was right."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        wrong = _wrong(wanted, ask)
+        if not wrong or time.monotonic() > deadline:
+            return wrong
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _wrong(wanted: SmokeCheck, ask: Callable[[], tuple[int, str]]) -> str:
+    try:
+        status, text = ask()
+    except OSError as error:
+        return f"got no answer: {error}"
+    if status != wanted.status:
+        return f"answered {status} and not {wanted.status}"
+    if wanted.contains is not None and wanted.contains not in text:
+        return f"answered without {wanted.contains!r}"
+    return ""
+
+
+def _connect() -> Ask:
+    # Only a release with checks pays for this import.
+    import httpx2  # noqa: PLC0415
+    from lightkube.config.client_adapter import Client, ConnectionParams  # noqa: PLC0415
+    from lightkube.config.kubeconfig import KubeConfig  # noqa: PLC0415
+
+    own = pulumi.Config("kubernetes")
+    path = own.get("kubeconfig") or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    config = KubeConfig.from_file(path) if path else KubeConfig.from_env()
+    chosen = config.get(own.get("context"))
+    if chosen is None:
+        raise SmokeError("the smoke checks find no cluster: set KUBECONFIG, or kubernetes:context in the stack file")
+    client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_REQUEST_SECONDS)))
+
+    def ask(path: str) -> tuple[int, str]:
+        try:
+            answer = client.get(path)
+        except httpx2.HTTPError as error:
+            return HTTPStatus.BAD_GATEWAY, str(error)
+        return answer.status_code, answer.text
+
+    return ask

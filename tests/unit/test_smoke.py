@@ -1,0 +1,66 @@
+"""The smoke checks: what is asked, and what stops a release."""
+
+from collections.abc import Mapping
+
+import pytest
+
+import smoke
+from model.environment import Environment, Registry
+from model.plan import SlotPlan
+from model.project import BackendProject, BlueGreen, SmokeCheck
+from model.release import Release, Slot
+from model.stack import Application
+
+ENVIRONMENT = Environment(name="test", namespace="n", domain="example.com", registry=Registry(host="h.example.com"))
+GREEN = SlotPlan(name="green", content=Slot(release=Release(tag="2")), change="declare")
+PROXY = "/api/v1/namespaces/n/services/some-api-green:http/proxy"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(smoke.pulumi, "info", str)
+
+
+def run(answers: Mapping[str, tuple[int, str]], *checks: SmokeCheck) -> list[str]:
+    """Return what was asked."""
+    asked: list[str] = []
+
+    def ask(path: str) -> tuple[int, str]:
+        asked.append(path)
+        return answers[path.removeprefix(PROXY)]
+
+    project = BackendProject(kind="backend", strategy="blueGreen", blue_green=BlueGreen(smoke=checks))
+    application = Application(gitea_name="Some.Api", file="f", project=project, image=None)
+    smoke.check(ENVIRONMENT, ask)(application, GREEN)
+    return asked
+
+
+def test_all_checks_go_to_the_new_pods() -> None:
+    checks = SmokeCheck(path="/ready"), SmokeCheck(path="/login", status=401, contains="sign in")
+    answers = {"/ready": (200, ""), "/login": (401, "please sign in")}
+    assert run(answers, *checks) == [f"{PROXY}/ready", f"{PROXY}/login"]
+
+
+def test_without_checks_nothing_is_asked() -> None:
+    assert run({}) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [((500, "ok"), "answered 500 and not 200"), ((200, "no"), "answered without 'ok'")],
+)
+def test_a_wrong_answer_stops_the_release(answer: tuple[int, str], said: str) -> None:
+    with pytest.raises(smoke.SmokeError, match=rf"Some\.Api: the new pods \(2\) get no traffic, as /ready {said}"):
+        run({"/ready": answer}, SmokeCheck(path="/ready", contains="ok"))
+
+
+def test_a_service_that_does_not_know_its_pods_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "PATIENCE_SECONDS", 20.0)
+    later = iter([(503, "no endpoints available"), (200, "")])
+    project = BackendProject(
+        kind="backend", strategy="blueGreen", blue_green=BlueGreen(smoke=(SmokeCheck(path="/ready"),))
+    )
+    application = Application(gitea_name="Some.Api", file="f", project=project, image=None)
+    smoke.check(ENVIRONMENT, lambda _: next(later))(application, GREEN)
+    assert next(later, None) is None
