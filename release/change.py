@@ -1,0 +1,499 @@
+"""Changing a stack: one project at a time, watched, and put back when it fails.
+
+The order of things matters. The stack is held on this host first. What a killed run left is cleared away. Then the
+records are read, and pulumi is started; as soon as its engine holds the stack's own lock, the project's record is read
+again: had another host's release moved it meanwhile, the run would stand on what is no longer true, and is begun anew
+before its program has declared anything.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Literal
+
+from model.release import Instruction, Record, Release
+from model.stack import Application
+from release import lock as locks
+from release.cluster import Cluster, ClusterError
+from release.diagnosis import Diagnosis, Hopeless, Limits, event_lines
+from release.drift import drifted_slots
+from release.errors import InterruptedRunError, LockedError
+from release.events import Event, is_locked
+from release.hold import POLL_SECONDS, held
+from release.inputs import TAGS, Program
+from release.pending import CREATING, completed, pending, to_read
+from release.pulumi import Command, Pulumi, Run, end_leftovers, up
+from release.screen import Screen
+
+LOOK_SECONDS = 0.4
+WATCH_SECONDS = 0.05
+STOP_SECONDS = 15.0
+KILL_SECONDS = 10.0
+LOG_LINES = 15
+_BY_SIGNAL = range(129, 160)
+Action = Literal["release", "restore", "tidy"]
+End = Literal["done", "locked", "moved", "hopeless", "failed", "refused"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a change is made.
+
+    Args:
+        message: Why, for ``pulumi stack history``.
+        limits: How long what may mend is waited for.
+        lock_seconds: How long another run is waited for.
+        put_back: Whether the release before is put back when this one fails.
+    """
+
+    message: str
+    limits: Limits = field(default_factory=Limits)
+    lock_seconds: float = 1800.0
+    put_back: bool = True
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a run of pulumi ended.
+
+    Args:
+        end: ``moved``: another release changed the record meanwhile. ``refused``: it failed before it touched anything.
+        errors: Lines of pulumi.
+        hopeless: Why it was ended early.
+        details: Log lines and events of what failed.
+        ready_seconds: When the first new pod was ready, None when none was.
+    """
+
+    end: End
+    errors: tuple[str, ...] = ()
+    hopeless: Hopeless | None = None
+    details: tuple[str, ...] = ()
+    ready_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of a change.
+
+    Args:
+        attempt: The run that counts.
+        before: What the project's record said before it.
+        after: What it says at the end.
+        restored: Whether the state before was put back; None when there was no need to.
+    """
+
+    attempt: Attempt
+    before: Record | None
+    after: Record | None
+    restored: bool | None = None
+
+
+@dataclass
+class Signals:
+    """Asks to end, noted while a change runs instead of cutting it off anywhere."""
+
+    number: int = 0
+
+    @contextmanager
+    def noted(self) -> Generator[None]:
+        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts."""
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.number = number
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, note) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def check(self, left: str) -> None:
+        """Raise if this process was asked to end.
+
+        Raises:
+            InterruptedRunError: It was; the line says what is left.
+        """
+        if self.number:
+            raise InterruptedRunError(f"interrupted by {signal.Signals(self.number).name}: {left}", self.number)
+
+
+class Changer:
+    """Changes one stack."""
+
+    def __init__(self, program: Program, cluster: Cluster, screen: Screen, options: Options) -> None:
+        """Prepare it; nothing is asked yet.
+
+        Args:
+            program: The stack.
+            cluster: Where it runs.
+            screen: Is told everything.
+            options: How to go about it.
+        """
+        self._program = program
+        self._pulumi = Pulumi(program)
+        self._cluster = cluster
+        self._screen = screen
+        self._options = options
+        self._signals = Signals()
+        self._held: tuple[int, ...] = ()
+
+    @contextmanager
+    def hold(self, what: str) -> Generator[None]:
+        """Hold the stack on this host, and clear away what a killed run left.
+
+        Args:
+            what: What is going to be done, for those who wait.
+
+        Raises:
+            LockedError: If another run does not end in time.
+        """
+        deadline = time.monotonic() + self._options.lock_seconds
+
+        def wait(holder: str) -> bool:
+            self._signals.check("nothing was changed")
+            self._screen.waiting(f"waits for {holder}")
+            time.sleep(POLL_SECONDS)
+            return time.monotonic() < deadline
+
+        with self._signals.noted(), held(self._pulumi.key, what, wait) as descriptor:
+            self._held = (descriptor,)
+            self._clear(deadline)
+            yield
+
+    def make(
+        self, application: Application, action: Action, target: Callable[[Record | None], Release | None]
+    ) -> Changed:
+        """Bring one project to what is wanted; the stack is held.
+
+        Args:
+            application: The project, with the image that it is to run.
+            action: What the program is told to do.
+            target: Checks the record that was found, and may choose from it; None for the application's own image.
+
+        Raises:
+            LockedError: If a run elsewhere does not end in time.
+            ReleaseError: Whatever ``target`` raises.
+        """
+        deadline = time.monotonic() + self._options.lock_seconds
+        while True:
+            records = self._cluster.records()
+            before = records.get(application.name)
+            wanted = target(before)
+            chosen = application.running(wanted) if wanted else application
+            attempt = self._attempt(chosen, action, records)
+            if attempt.end not in ("locked", "moved"):
+                break
+            if attempt.end == "locked":
+                self._wait_for_lock(attempt, deadline)
+        return self._concluded(chosen, before, attempt)
+
+    def whole(self, config: str) -> Attempt:
+        """Bring the whole stack to what a config says; the stack is held.
+
+        Args:
+            config: Text of the stack file to run with.
+        """
+        deadline = time.monotonic() + self._options.lock_seconds
+        while True:
+            attempt = self._watch(up(config, self._options.message), None, None)
+            if attempt.end != "locked":
+                return attempt
+            self._wait_for_lock(attempt, deadline)
+
+    # One run of pulumi.
+
+    def _attempt(self, application: Application, action: Action, records: dict[str, Record]) -> Attempt:
+        reading = self._reading(application, records.get(application.name))
+        command = self._command(application, action, records, self._options.message, reading)
+        return self._watch(command, application, records.get(application.name))
+
+    def _command(
+        self,
+        application: Application,
+        action: Action,
+        records: dict[str, Record],
+        message: str,
+        reading: Sequence[str] = (),
+    ) -> Command:
+        image = application.image
+        if image is None:
+            raise ValueError(f"{application.gitea_name} has no image")
+        tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
+        mine = {name: record for name, record in records.items() if name == application.name}
+        instruction = Instruction(project=application.gitea_name, action=action, records=mine)
+        config = self._program.config_text({TAGS: tags})
+        return up(config, message, instruction, self._program.urn(application), *reading)
+
+    def _reading(self, application: Application, record: Record | None) -> list[str]:
+        """Return the options that read the cluster anew, where a Deployment is not what the record says.
+
+        A run that was killed may have changed it without the state knowing; a state that is believed would then see no
+        difference, and leave it. Each resource is named: the engine does not load the provider for those that a refresh
+        reaches as dependents only (seen in 3.259).
+        """
+        if not record or not drifted_slots(record, application.name, self._cluster.deployments(application.name)):
+            return []
+        self._screen.line("the cluster differs from the record, as after a run that was cut off: it is read anew")
+        urns = self._pulumi.children(self._program.urn(application))
+        return ["--refresh", *(f"--target={urn}" for urn in urns)] if urns else []
+
+    def _watch(self, command: Command, application: Application | None, before: Record | None) -> Attempt:
+        with self._pulumi.start(command, self._held) as run:
+            watch = _Watch(self._cluster, self._screen, self._options.limits, application, before)
+            details = self._follow(run, watch)
+            watch.events(run)
+            self._screen.settle()
+            if watch.moved:
+                self._screen.line("another release has moved this project meanwhile: begun anew from what it runs")
+                return Attempt("moved")
+            if watch.hopeless:
+                return Attempt("hopeless", tuple(watch.errors), watch.hopeless, tuple(details), watch.ready_seconds)
+            return watch.ended(run)
+
+    def _follow(self, run: Run, watch: _Watch) -> list[str]:
+        """Watch a run until it has ended, or is ended; returns what the cluster knows of a failure."""
+        while not run.wait(WATCH_SECONDS):
+            watch.step(run)
+            if self._signals.number:
+                self._stop(run)
+                self._signals.check("run the same command again, or `release rollback`, to get to a known state")
+            if watch.moved or watch.hopeless:
+                details = watch.details()
+                self._stop(run)
+                return details
+        return []
+
+    def _stop(self, run: Run) -> None:
+        """End a run: pulumi is asked first, so that it saves what it knows; then nothing of it is left."""
+        run.interrupt()
+        if not run.wait(STOP_SECONDS):
+            self._screen.line(f"pulumi did not stop within {STOP_SECONDS:.0f} s: it is killed")
+            run.kill()
+            run.wait(KILL_SECONDS)
+
+    # What follows.
+
+    def _concluded(self, application: Application, before: Record | None, attempt: Attempt) -> Changed:
+        if attempt.end in ("done", "refused"):
+            return Changed(attempt, before, self._cluster.record(application.name))
+        if not self._options.put_back or before is None:
+            return Changed(attempt, before, self._read(application.name), restored=False)
+        return self._put_back(application, before, attempt)
+
+    def _put_back(self, application: Application, before: Record, attempt: Attempt) -> Changed:
+        """Bring back what ran: every slot as the record says."""
+        project, tag = application.gitea_name, before.release.tag
+        self._screen.line(f"puts {project} {tag} back")
+        deadline = time.monotonic() + self._options.lock_seconds
+        old = application.running(before.release)
+        message = self._options.message.replace("release ", "release restore after ", 1)
+        # What pulumi was stopped in, it knows as unfinished and brings to its end; only where it does not know is it
+        # told to look.
+        reading: list[str] = []
+        while True:
+            self._clear(deadline)
+            records = {**self._cluster.records(), application.name: before}
+            again = self._watch(self._command(old, "restore", records, message, reading), old, None)
+            if again.end == "locked":
+                self._wait_for_lock(again, deadline)
+                continue
+            asked, reading = bool(reading), self._reading(old, before)
+            if again.end != "done" or asked or not reading:
+                break
+        for line in again.errors:
+            self._screen.line(line)
+        after = self._read(application.name)
+        good = again.end == "done" and not reading and after is not None and after.release == before.release
+        return Changed(attempt, before, after, restored=good)
+
+    def _read(self, name: str) -> Record | None:
+        try:
+            return self._cluster.record(name)
+        except ClusterError as error:
+            self._screen.line(str(error))
+            return None
+
+    # What is in the way.
+
+    def _clear(self, deadline: float) -> None:
+        """Clear away what a killed run left on this host: processes, its lock, operations without an end."""
+        ended = end_leftovers(self._pulumi.key)
+        if ended:
+            self._screen.line(f"a run before was killed and left {ended} processes: they are ended")
+        folder = self._pulumi.lock_folder
+        while folder:
+            found = self._alive(locks.locks_in(folder))
+            if not found:
+                break
+            self._sleep(found, deadline)
+        operations = pending(self._pulumi.checkpoint())
+        if not operations:
+            return
+        told = ", ".join(map(str, operations))
+        self._screen.line(f"a run before was cut off while {told}: the state is brought to what is in the cluster")
+        creations = [each for each in operations if each.kind == CREATING]
+        existing = [each for each in creations if self._cluster.exists(each.path())]
+        if creations:
+            self._pulumi.replace_state(completed(self._pulumi.state(), existing))
+        urns = to_read(operations, existing)
+        if urns:
+            self._refresh(urns)
+
+    def _refresh(self, urns: Sequence[str]) -> None:
+        """Read resources anew from the cluster."""
+        words = ("refresh", "--yes", "--skip-preview", *(f"--target={urn}" for urn in urns))
+        with self._pulumi.start(Command(words, self._program.config_text({})), self._held) as run:
+            while not run.wait(WATCH_SECONDS):
+                self._signals.check("nothing was changed")
+            if run.code:
+                # The run that follows says by itself what is wrong; this one only makes it easier.
+                self._screen.line(f"that failed:\n{run.output().strip()[-1000:]}")
+
+    def _alive(self, found: Sequence[locks.Lock]) -> list[locks.Lock]:
+        """Return the locks whose holders may be at work, after removing those whose holders are gone."""
+        host = locks.this_host(lock.pid for lock in found)
+        folder = self._pulumi.lock_folder
+        for lock in found:
+            if folder and locks.is_stale(lock, host):
+                self._screen.line(f"the lock of {lock} is cleared: that process is gone")
+                for name in (lock.name, f"{lock.name}.attrs"):
+                    (folder / name).unlink(missing_ok=True)
+        return [lock for lock in found if not locks.is_stale(lock, host)]
+
+    def _wait_for_lock(self, attempt: Attempt, deadline: float) -> None:
+        text = "\n".join(attempt.errors)
+        told = locks.locks_told(text)
+        host = locks.this_host(lock.pid for lock in told)
+        if told and all(locks.is_stale(lock, host) for lock in told) and not self._pulumi.lock_folder:
+            self._screen.line(f"the lock of {told[0]} is cleared: that process is gone")
+            self._pulumi.read("cancel", "--yes")
+            return
+        self._sleep(told, deadline)
+        self._clear(deadline)
+
+    def _sleep(self, found: Sequence[locks.Lock], deadline: float) -> None:
+        """Wait a moment for the holders of locks; of two that see each other, chance lets one be first."""
+        holders = ", ".join(map(str, found)) or "another run"
+        self._signals.check("nothing was changed")
+        if time.monotonic() > deadline:
+            raise LockedError(
+                f"the stack is locked by {holders}; if that is gone: release unlock -s {self._program.stack}"
+            )
+        self._screen.waiting(f"waits for the lock of {holders}")
+        time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads retries
+
+
+def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
+    """Run a command to its end, and return its exit code and all that it printed.
+
+    Args:
+        pulumi: Of the stack.
+        command: One that needs a config or an instruction, and no lock.
+    """
+    with pulumi.start(command) as run:
+        while not run.wait(WATCH_SECONDS):
+            pass
+        return run.code or 0, run.output()
+
+
+class _Watch:
+    """What is seen while pulumi runs."""
+
+    def __init__(
+        self, cluster: Cluster, screen: Screen, limits: Limits, application: Application | None, before: Record | None
+    ) -> None:
+        self.errors: list[str] = []
+        self.hopeless: Hopeless | None = None
+        self.moved = False
+        self.touched = False
+        self.ready_seconds: float | None = None
+        self._cluster = cluster
+        self._screen = screen
+        self._application = application
+        self._before = before
+        image = application.image.reference if application and application.image else ""
+        self._diagnosis = Diagnosis(image, limits) if application else None
+        self._begun = False
+        self._silent = False
+        self._looked = 0.0
+
+    def step(self, run: Run) -> None:
+        """Take in what has happened since the last step."""
+        self.events(run)
+        if self._begun and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._look()
+            self._looked = time.monotonic()
+
+    def events(self, run: Run) -> None:
+        """Take in the engine's events."""
+        for event in run.events():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if event.kind == "begun":
+            self._begun = True
+            self._check_record()
+        elif event.kind == "error":
+            self.errors += event.text.splitlines()
+        elif event.text:
+            self.touched |= event.kind == "step"
+            self._screen.line(event.text)
+
+    def _check_record(self) -> None:
+        """The lock is held from here on: what was read before it must still be true."""
+        if self._application and self._before:
+            self.moved = self._cluster.record(self._application.name) != self._before
+
+    def _look(self) -> None:
+        application, diagnosis = self._application, self._diagnosis
+        if not application or not diagnosis:
+            return
+        try:
+            deployments, pods = self._cluster.deployments(application.name), self._cluster.pods(application.name)
+        except ClusterError as error:
+            # The release goes on without being watched; pulumi has its own way of waiting for the API server.
+            if not self._silent:
+                self._screen.line(str(error))
+            self._silent = True
+            return
+        self._silent = False
+        look = diagnosis.look(deployments, pods, time.monotonic())
+        self._screen.pods(look.pods)
+        self.hopeless = look.hopeless
+        if self.ready_seconds is None and any(pod.ready for pod in look.pods):
+            self.ready_seconds = self._screen.seconds
+
+    def details(self) -> list[str]:
+        """Return what the cluster knows of the failure: the container's last lines, and events."""
+        found = self.hopeless
+        if not found:
+            return []
+        lines: list[str] = []
+        try:
+            if found.container:
+                log = self._cluster.log(found.pod, found.container, LOG_LINES, previous=found.previous)
+                log = log or self._cluster.log(found.pod, found.container, LOG_LINES, previous=not found.previous)
+                lines += [f"log: {line}" for line in log]
+            lines += [f"event: {line}" for line in event_lines(self._cluster.events(found.uid))]
+        except ClusterError as error:
+            lines.append(str(error))
+        return lines
+
+    def ended(self, run: Run) -> Attempt:
+        """Return how a run ended by itself."""
+        if run.code == 0:
+            return Attempt("done", ready_seconds=self.ready_seconds)
+        output = run.output()
+        if is_locked(output):
+            return Attempt("locked", tuple(output.splitlines()))
+        errors = tuple(self.errors) or tuple(output.strip().splitlines()[-20:]) or (f"pulumi ended with {run.code}",)
+        killed = run.code in _BY_SIGNAL
+        return Attempt("failed" if self.touched or killed else "refused", errors, ready_seconds=self.ready_seconds)

@@ -1,0 +1,189 @@
+"""What the command asks of the Kubernetes API: records, pods, their events and logs; all as plain dicts.
+
+lightkube finds and authenticates the cluster as kubectl does (``KUBECONFIG``, tokens, exec plugins); of its objects
+nothing is used: a release looks at a few fields, and at the log of a container's previous run, which it can't ask for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+from lightkube.config.client_adapter import Client, ConnectionParams
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.core.exceptions import ConfigError
+
+from model.release import RECORD_ANNOTATION, Record, parse_record
+from release.errors import RefusedError, ReleaseError
+from release.objects import Object, inner
+
+_NO_CLUSTER = "no cluster is named: set KUBECONFIG, or kubernetes:context in the stack file"
+_TIMEOUT_SECONDS = 5.0
+_NAME_LABEL = "app.kubernetes.io/name"
+_OURS = "app.kubernetes.io/managed-by=pulumi"
+_EVENTS = 20
+
+
+class ClusterError(ReleaseError):
+    """The cluster did not answer, or refused."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A namespace of a cluster.
+
+    Args:
+        client: Speaks to the API server.
+        namespace: Of the stack's projects.
+    """
+
+    client: httpx2.Client
+    namespace: str
+
+    @classmethod
+    def connect(cls, config: Mapping[str, Any], namespace: str) -> Cluster:
+        """Prepare to ask the cluster that Pulumi's default provider would choose; nothing is asked yet.
+
+        Args:
+            config: The stack's config; ``kubernetes:context`` and ``kubernetes:kubeconfig`` (a path) are followed.
+            namespace: Of the stack's projects.
+
+        Raises:
+            RefusedError: If no cluster is named, or its kubeconfig is unusable.
+        """
+        context, own = config.get("kubernetes:context"), config.get("kubernetes:kubeconfig")
+        if own is not None and (not isinstance(own, str) or "\n" in own):
+            raise RefusedError("kubernetes:kubeconfig holds a whole file: set KUBECONFIG to the path of one instead")
+        # Of several files in KUBECONFIG the first is taken, as the others only add contexts.
+        path = own or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+        try:
+            chosen = _kubeconfig(path).get(str(context) if context else None)
+            if chosen is None:
+                raise RefusedError(_NO_CLUSTER)
+            client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_SECONDS)))
+        except (ConfigError, OSError, ValueError, KeyError, TypeError) as error:
+            raise RefusedError(f"the kubeconfig is not usable: {error}") from None
+        return cls(client, namespace)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def records(self) -> dict[str, Record]:
+        """Return what every project's Service records: Kubernetes name → record; unreadable ones are left out.
+
+        Raises:
+            ClusterError: If the API server does not answer.
+        """
+        found: dict[str, Record] = {}
+        for service in self._list("api/v1", "services", {"labelSelector": _OURS}):
+            record = record_of(service)
+            if record:
+                found[service["metadata"]["name"]] = record
+        return found
+
+    def record(self, name: str) -> Record | None:
+        """Return what one project's Service records; None when there is none, or it is not readable.
+
+        Args:
+            name: The project's name in Kubernetes.
+
+        Raises:
+            ClusterError: If the API server does not answer.
+        """
+        service = self.service(name)
+        return record_of(service) if service else None
+
+    def service(self, name: str) -> Object | None:
+        """Return a project's Service, None when there is none."""
+        answer = self._get(f"{self._path('api/v1', 'services')}/{name}", {})
+        return cast("Object", answer.json()) if answer.status_code == HTTPStatus.OK else None
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is an object.
+
+        Args:
+            path: In the API, without the first ``/``: ``api/v1/namespaces/x/services/y``.
+        """
+        return self._get(path, {}).status_code == HTTPStatus.OK
+
+    def deployments(self, name: str = "") -> list[Object]:
+        """Return the Deployments of one project, or of all."""
+        return self._list("apis/apps/v1", "deployments", {"labelSelector": _selector(name)})
+
+    def pods(self, name: str) -> list[Object]:
+        """Return the pods of one project, of all its slots and releases."""
+        return self._list("api/v1", "pods", {"labelSelector": _selector(name)})
+
+    def events(self, uid: str) -> list[Object]:
+        """Return the latest events about an object, the oldest first."""
+        found = self._list("api/v1", "events", {"fieldSelector": f"involvedObject.uid={uid}"})
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))[
+            -_EVENTS:
+        ]
+
+    def log(self, pod: str, container: str, lines: int, *, previous: bool) -> list[str]:
+        """Return the last lines that a container wrote; none when it never ran.
+
+        Args:
+            pod: Name of the pod.
+            container: Its container.
+            lines: At most so many.
+            previous: The run before the current one.
+        """
+        query = {"container": container, "tailLines": str(lines), "previous": "true" if previous else "false"}
+        try:
+            answer = self._get(f"{self._path('api/v1', 'pods')}/{pod}/log", query)
+        except ClusterError:
+            return []
+        return answer.text.splitlines() if answer.status_code == HTTPStatus.OK else []
+
+    def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[Object]:
+        answer = self._get(self._path(group, kind), query)
+        return cast("list[Object]", answer.json().get("items") or [])
+
+    def _path(self, group: str, kind: str) -> str:
+        return f"{group}/namespaces/{self.namespace}/{kind}"
+
+    def _get(self, path: str, query: Mapping[str, str]) -> httpx2.Response:
+        try:
+            answer = self.client.get(path, params=dict(query))
+        except httpx2.HTTPError as error:
+            raise ClusterError(f"the cluster at {self.client.base_url} does not answer: {error}") from None
+        if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise ClusterError(f"the cluster refuses ({answer.status_code}): {_message(answer)}")
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ClusterError(f"the cluster answers {answer.status_code}: {_message(answer)}")
+        return answer
+
+
+def _kubeconfig(path: str) -> KubeConfig:
+    """Return what names the cluster, as Pulumi's provider: a file, the usual file, the pod's own account."""
+    usual = Path.home() / ".kube" / "config"
+    if path or usual.exists():
+        return KubeConfig.from_file(path or usual)
+    try:
+        return KubeConfig.from_service_account()
+    except ConfigError:
+        raise RefusedError(_NO_CLUSTER) from None
+
+
+def record_of(service: Object) -> Record | None:
+    """Return the record that a Service holds. Pure."""
+    return parse_record(str(inner(service, "metadata", "annotations").get(RECORD_ANNOTATION, "")))
+
+
+def _selector(name: str) -> str:
+    return f"{_NAME_LABEL}={name},{_OURS}" if name else _OURS
+
+
+def _message(answer: httpx2.Response) -> str:
+    try:
+        return str(answer.json().get("message", answer.text))
+    except ValueError:
+        return answer.text[:200]

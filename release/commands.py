@@ -1,0 +1,325 @@
+"""The commands, each from its arguments to its answer."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from model.release import Record, Release
+from model.stack import Application, Image
+from registry import ImageMissingError, Registry, RegistryError
+from release import history as past
+from release.change import Action, Changed, Changer, Options
+from release.cluster import Cluster
+from release.diagnosis import ready_text
+from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
+from release.inputs import ALLOW_OLDER, TAGS, Program
+from release.pulumi import Pulumi
+from release.screen import Screen
+
+HISTORY_PAGE = 100
+"""Updates that are asked of `pulumi stack history`."""
+NO_TAG = "unknown"
+"""Gives a project's image its shape where the tag is not known yet."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every command has.
+
+    Args:
+        program: The stack.
+        screen: For people and programs.
+        options: How a change is made.
+    """
+
+    program: Program
+    screen: Screen
+    options: Options
+
+    def cluster(self) -> Cluster:
+        """Return the cluster that the stack's files and the environment name."""
+        return Cluster.connect(self.program.config, self.program.environment.namespace)
+
+    def changer(self, cluster: Cluster, message: str) -> Changer:
+        """Return what changes the stack, for a reason."""
+        return Changer(self.program, cluster, self.screen, replace(self.options, message=message))
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for.
+
+    Args:
+        what: The command.
+        stack: The stack.
+        project: Gitea project.
+        tag: Image tag.
+    """
+
+    what: str
+    stack: str
+    project: str
+    tag: str
+
+
+def deploy(session: Session, project: str, tag: str) -> int:
+    """Release a tag of a project; returns the exit code."""
+    application = pinned(session.program.application(project, tag))
+    return _change(session, application, "deploy", "release", lambda _: None)
+
+
+def rollback(session: Session, project: str, tag: str, steps: int) -> int:
+    """Go back to an earlier good release of a project; returns the exit code.
+
+    Args:
+        session: The stack.
+        project: Gitea project.
+        tag: Of the release to go back to; empty for ``steps``.
+        steps: How many good releases back.
+    """
+    # The tag only gives the image its shape here: what to run is chosen from the record when the stack is held.
+    application = session.program.application(project, tag or NO_TAG)
+
+    def target(record: Record | None) -> Release:
+        return earlier(application, record, tag, steps)
+
+    with closing(session.cluster()) as cluster:
+        chosen = target(cluster.record(application.name))
+    return _change(session, application.running(chosen), "rollback", "release", target)
+
+
+def tidy(session: Session, project: str) -> int:
+    """Scale down the slot of a project that gets no traffic; returns the exit code."""
+    application = unpinned(session.program, project)
+
+    def target(record: Record | None) -> Release:
+        if record is None:
+            raise RefusedError(f"{project} is not deployed")
+        return record.release
+
+    with closing(session.cluster()) as cluster:
+        chosen = target(cluster.record(application.name))
+    return _change(session, application.running(chosen), "tidy", "tidy", target)
+
+
+def _change(
+    session: Session,
+    application: Application,
+    what: str,
+    action: Action,
+    target: Callable[[Record | None], Release | None],
+) -> int:
+    project, tag = application.gitea_name, _image(application).tag
+    why = past.message(what, project, tag, who_runs(), session.options.message)
+    with closing(session.cluster()) as cluster:
+        changer = session.changer(cluster, why)
+        with changer.hold(f"{what} {project} {tag} by {who_runs()} (pid {os.getpid()})"):
+            changed = changer.make(application, action, target)
+        pods = ready_text(cluster.deployments(application.name)) if changed.attempt.end == "done" else ""
+    order = Order(what, session.program.stack, project, tag)
+    code, seconds = exit_code(changed), session.screen.seconds
+    session.screen.result(told(order, changed, seconds, pods), facts(order, changed, seconds, code))
+    return code
+
+
+def exit_code(changed: Changed) -> int:
+    """Return the exit code of a change. Pure."""
+    if changed.attempt.end == "done":
+        return DONE
+    if changed.attempt.end == "refused":
+        return REFUSED
+    return FAILED if changed.restored else BROKEN
+
+
+def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]:
+    """Return the one-screen answer of a change. Pure."""
+    what, stack, project, tag = order.what, order.stack, order.project, order.tag
+    attempt = changed.attempt
+    before = changed.before.release.tag if changed.before else "nothing"
+    if attempt.end == "done":
+        live = changed.after.release.tag if changed.after else tag
+        lines = [f"{project} {live} is live in {stack}", f"  before    {before}", f"  took      {seconds:.1f} s"]
+        if attempt.ready_seconds is not None:
+            lines.append(f"  ready     first new pod after {attempt.ready_seconds:.1f} s")
+        lines += [f"  pods      {pods} ready"]
+        if changed.before and changed.before.release.tag != live:
+            lines.append(f"  undo      release rollback {project} -s {stack}")
+        return lines
+    head = f"{what} of {project} {tag} to {stack} failed after {seconds:.1f} s"
+    if attempt.end == "refused":
+        return [f"{what} of {project} {tag} to {stack} was refused; nothing was changed", *_indented(attempt.errors)]
+    found = attempt.hopeless
+    where = f" in pod {found.pod}, container {found.container}" if found and found.container else ""
+    where = where or (f" in pod {found.pod}" if found and found.pod else "")
+    why = [f"  {found.reason}{where}: {found.message}"] if found else _indented(attempt.errors)
+    return [head, *why, *_indented(attempt.details), _aftermath(changed, project, before, stack)]
+
+
+def _aftermath(changed: Changed, project: str, before: str, stack: str) -> str:
+    if changed.restored:
+        return f"  {before} serves as before: everything else was put back"
+    if changed.before is None:
+        return f"  {project} had no release before this one: nothing was put back"
+    way_on = f"release deploy {project} {before} -s {stack}"
+    return f"  NOT put back: what the failed release changed is there; `{way_on}`"
+
+
+def facts(order: Order, changed: Changed, seconds: float, code: int) -> dict[str, Any]:
+    """Return the answer of a change for a program. Pure."""
+    attempt = changed.attempt
+    ready = attempt.ready_seconds
+    return {
+        "command": order.what,
+        "project": order.project,
+        "stack": order.stack,
+        "tag": order.tag,
+        "outcome": {"done": "released", "refused": "refused"}.get(attempt.end, "failed"),
+        "before": changed.before.release.tag if changed.before else None,
+        "live": changed.after.release.tag if changed.after else None,
+        "restored": changed.restored,
+        "seconds": round(seconds, 2),
+        "firstReadySeconds": None if ready is None else round(ready, 2),
+        "failure": asdict(attempt.hopeless) if attempt.hopeless else None,
+        "errors": list(attempt.errors),
+        "details": list(attempt.details),
+        "exitCode": code,
+    }
+
+
+def earlier(application: Application, record: Record | None, tag: str, steps: int) -> Release:
+    """Return the good release to go back to.
+
+    Args:
+        application: The project.
+        record: What it runs and ran; None when it is not deployed.
+        tag: The one that is asked for; empty for ``steps``.
+        steps: How many good releases back.
+
+    Raises:
+        RefusedError: If there is none, or its image is gone; with what is possible.
+    """
+    project = application.gitea_name
+    if record is None:
+        raise RefusedError(f"{project} is not deployed: there is nothing to go back from")
+    others = [release for release in record.history if release != record.release]
+    if tag:
+        found = next((release for release in others if release.tag == tag), None)
+        problem = f"{project} has no good release {tag} before {record.release.tag}"
+    else:
+        found = others[steps - 1] if 0 < steps <= len(others) else None
+        problem = f"{project} has {len(others)} good releases before {record.release.tag}, not {steps}"
+    if found is None:
+        raise RefusedError([problem, *possible(application, others)])
+    missing = absent(application, found)
+    if missing:
+        raise RefusedError([missing, *possible(application, [release for release in others if release != found])])
+    return found
+
+
+def possible(application: Application, releases: Sequence[Release]) -> list[str]:
+    """Return a line for each release that can be gone back to."""
+    there = [release.tag for release in releases if not absent(application, release)]
+    project = application.gitea_name
+    return [f"possible: release rollback {project} --to {tag}" for tag in there] or ["there is none to go back to"]
+
+
+def absent(application: Application, release: Release) -> str:
+    """Return why a release's image can't be run again; empty when it can."""
+    image = _image(application)
+    try:
+        host, _, repository = image.repository.partition("/")
+        digest = Registry(host).digest(repository, release.tag)
+    except RegistryError as error:
+        return str(error)
+    if release.digest and digest != release.digest:
+        return (
+            f"{release.tag} was pushed anew: it was {release.digest}, and is {digest}; "
+            f"to run that: release deploy {application.gitea_name} {release.tag}"
+        )
+    return ""
+
+
+def pinned(application: Application) -> Application:
+    """Return a project with the digest of its image, as the registry tells it.
+
+    Raises:
+        RefusedError: If there is no such image, or the registry can't be asked.
+    """
+    image = _image(application)
+    host, _, repository = image.repository.partition("/")
+    try:
+        digest = Registry(host).digest(repository, image.tag)
+    except ImageMissingError as error:
+        raise RefusedError(str(error)) from None
+    except RegistryError as error:
+        raise RefusedError(str(error)) from None
+    return application.running(Release(tag=image.tag, digest=digest))
+
+
+def unpinned(program: Program, project: str) -> Application:
+    """Return a project whose image has no tag yet."""
+    return program.application(project, NO_TAG)
+
+
+def who_runs() -> str:
+    """Return who runs this: Jenkins' user where it tells one, or the login name with its host."""
+    login = pwd.getpwuid(os.getuid()).pw_name
+    return os.environ.get("BUILD_USER_ID") or f"{login}@{socket.gethostname()}"
+
+
+def _image(application: Application) -> Image:
+    if application.image is None:
+        raise ValueError(f"{application.gitea_name} has no image")
+    return application.image
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def rollback_all(session: Session, wanted_update: str) -> int:
+    """Bring the whole stack to the tags of an earlier update; returns the exit code.
+
+    Args:
+        session: The stack.
+        wanted_update: Number or start of the update in ``pulumi stack history``.
+    """
+    program = session.program
+    update = past.find(past.parse_updates(Pulumi(program).history(HISTORY_PAGE)), wanted_update)
+    if update is None or update.kind != "update" or update.result != "succeeded":
+        raise RefusedError(f"{program.stack} has no good update {wanted_update} among its last {HISTORY_PAGE}")
+    wanted = {name: tag for name, tag in update.tags.items() if name in program.projects.values()}
+    problems = [problem for name, tag in wanted.items() if (problem := _missing(program, name, tag))]
+    if problems or not wanted:
+        raise RefusedError(problems or [f"update {wanted_update} says no tags of projects that are here"])
+    why = past.message("rollback to update", "*", wanted_update, who_runs(), session.options.message)
+    with closing(session.cluster()) as cluster:
+        changer = session.changer(cluster, why)
+        with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()} (pid {os.getpid()})"):
+            tags = {**program.tags, **program.deployed_tags(cluster.records()), **wanted}
+            older = [f"{name}:{tag}" for name, tag in tags.items()]
+            attempt = changer.whole(program.config_text({TAGS: tags, ALLOW_OLDER: older}))
+            after = program.deployed_tags(cluster.records())
+    code = DONE if attempt.end == "done" else REFUSED if attempt.end == "refused" else BROKEN
+    head = (
+        f"{program.stack} is at the tags of update {wanted_update}"
+        if code == DONE
+        else f"rollback to {wanted_update} failed"
+    )
+    lines = [head, *_indented([f"{name} {tag}" for name, tag in after.items()]), *_indented(attempt.errors)]
+    session.screen.result(lines, {"stack": program.stack, "update": wanted_update, "live": after, "exitCode": code})
+    return code
+
+
+def _missing(program: Program, project: str, tag: str) -> str:
+    try:
+        pinned(program.application(project, tag))
+    except RefusedError as error:
+        return str(error)
+    return ""

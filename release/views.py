@@ -1,0 +1,169 @@
+"""Answers: what runs, what ran, what would change. Nothing here changes a project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from model.release import Instruction, Record
+from release import history as past
+from release import lock as locks
+from release.change import drain
+from release.cluster import Cluster
+from release.commands import HISTORY_PAGE, Session, pinned, unpinned
+from release.diagnosis import ready_text
+from release.drift import drift_of
+from release.errors import DONE, LockedError, PulumiError, RefusedError
+from release.inputs import TAGS, Program
+from release.pulumi import Command, Pulumi
+from release.screen import table
+
+
+def show_history(session: Session, project: str) -> int:
+    """Show a project's good releases, and what failed between them."""
+    application = unpinned(session.program, project)
+    with closing(session.cluster()) as cluster:
+        record = cluster.record(application.name)
+    if record is None:
+        raise RefusedError(f"{project} is not deployed in {session.program.stack}")
+    updates = past.parse_updates(Pulumi(session.program).history(HISTORY_PAGE))
+    made = past.made(project, record, updates)
+    failed = [each for each in past.bringing(project, updates) if each.result == "failed"]
+    rows = [("TAG", "", "WHEN", "UPDATE", "WHO", "WHY"), *(_history_row(each) for each in made)]
+    lines = table(rows)
+    if failed:
+        lines += [
+            "",
+            "failed:",
+            *(f"  {each.at}  {each.tags.get(project, '')}  {each.who} {each.why}" for each in failed),
+        ]
+    session.screen.result(
+        lines,
+        {
+            "project": project,
+            "stack": session.program.stack,
+            "releases": [_made_facts(each) for each in made],
+            "failed": [{"tag": each.tags.get(project), **_update_facts(each)} for each in failed],
+        },
+    )
+    return DONE
+
+
+def _made_facts(each: past.Made) -> dict[str, Any]:
+    by = _update_facts(each.update) if each.update else {}
+    return {"tag": each.release.tag, "digest": each.release.digest, "live": each.live, **by}
+
+
+def _update_facts(update: past.Update) -> dict[str, Any]:
+    return {"version": update.version, "at": update.at, "who": update.who, "why": update.why}
+
+
+def _history_row(each: past.Made) -> tuple[str, ...]:
+    update = each.update
+    live = "live" if each.live else ""
+    if update is None:
+        return (each.release.tag, live, "", "", "", "")
+    return (each.release.tag, live, update.at, str(update.version or ""), update.who, update.why)
+
+
+def show_status(session: Session, project: str) -> int:
+    """Show what is deployed and wanted, and where the cluster differs from its record; of one project, or of all."""
+    program = session.program
+    names = [program.known(project)] if project else list(program.projects.values())
+    with closing(session.cluster()) as cluster:
+        records = cluster.records()
+        updates = past.parse_updates(Pulumi(program).history(HISTORY_PAGE)) if records else []
+        found = [_status(program, cluster, name, records, updates) for name in names]
+    heading = ("PROJECT", "DEPLOYED", "WANTED", "STRATEGY", "LIVE", "PODS", "SINCE", "BY")
+    lines = table([heading, *(tuple(str(each[key.lower()] or "-") for key in heading) for each in found)])
+    lines += [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    session.screen.result(lines, {"stack": program.stack, "projects": found})
+    return DONE
+
+
+def _status(
+    program: Program,
+    cluster: Cluster,
+    project: str,
+    records: Mapping[str, Record],
+    updates: Sequence[past.Update],
+) -> dict[str, Any]:
+    application = unpinned(program, project)
+    record = records.get(application.name)
+    deployments = cluster.deployments(application.name) if record else []
+    made = past.made(project, record, updates)[0].update if record and record.history else None
+    drift = drift_of(record, application.name, cluster.service(application.name), deployments) if record else []
+    return {
+        "project": project,
+        "deployed": record.release.tag if record else None,
+        "wanted": program.tags.get(project),
+        "strategy": application.project.strategy,
+        "live": record.live if record else None,
+        "slots": {name: slot.model_dump(exclude_none=True) for name, slot in record.slots.items()} if record else {},
+        "pods": ready_text(deployments) if record else None,
+        "since": record.since if record else None,
+        "by": made.who if made else None,
+        "drift": drift,
+    }
+
+
+def sync(session: Session) -> int:
+    """Write the deployed tags into the stack file."""
+    program = session.program
+    with closing(session.cluster()) as cluster:
+        deployed = program.deployed_tags(cluster.records())
+    changes = {name: tag for name, tag in deployed.items() if program.tags.get(name) != tag}
+    config = (f"--config-file={program.stack_file}",)
+    for name, tag in changes.items():
+        Pulumi(program).read(
+            "config", "set", "--path", "--type=string", f'package-platform:tags["{name}"]', tag, *config
+        )
+    lines = [f"{name}: {program.tags.get(name, 'no tag')} -> {tag}" for name, tag in changes.items()]
+    session.screen.result(
+        lines or ["the stack file has the deployed tags already"],
+        {"stack": program.stack, "file": str(program.stack_file), "changed": changes},
+    )
+    return DONE
+
+
+def diff(session: Session, project: str, tag: str) -> int:
+    """Show what a release would change, from a preview of pulumi, which masks secrets."""
+    program = session.program
+    application = pinned(program.application(project, tag))
+    with closing(session.cluster()) as cluster:
+        records = cluster.records()
+    tags = {**program.tags, **program.deployed_tags(records), project: tag}
+    mine = {name: record for name, record in records.items() if name == application.name}
+    instruction = Instruction(project=project, records=mine)
+    words = ("preview", "--json" if session.screen.as_json else "--diff", f"--target={program.urn(application)}")
+    command = Command((*words, "--target-dependents"), program.config_text({TAGS: tags}), instruction)
+    code, output = drain(Pulumi(program), command)
+    if code:
+        raise PulumiError(["the preview failed:", *output.splitlines()])
+    session.screen.text(output)
+    return DONE
+
+
+def unlock(session: Session, *, force: bool) -> int:
+    """Remove the stack's lock.
+
+    Args:
+        session: The stack.
+        force: Also when its holder runs on this host.
+
+    Raises:
+        LockedError: If the holder runs on this host.
+    """
+    pulumi = Pulumi(session.program)
+    folder = pulumi.lock_folder
+    found = locks.locks_in(folder) if folder else []
+    host = locks.this_host(lock.pid for lock in found)
+    alive = [lock for lock in found if lock.host == host.name and not locks.is_stale(lock, host)]
+    if alive and not force:
+        raise LockedError([f"the lock of {lock} is in use: end that, or --force" for lock in alive])
+    if found or not folder:
+        pulumi.read("cancel", "--yes")
+    lines = [f"removed the lock of {lock}" for lock in found] or ["there was no lock" if folder else "locks removed"]
+    session.screen.result(lines, {"stack": session.program.stack, "removed": [lock.name for lock in found]})
+    return DONE

@@ -1,0 +1,218 @@
+"""The command line: bad input is refused with a line that helps, before anything is asked of the cluster."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import release.commands
+from model.release import Record
+from registry import ImageMissingError, Registry
+from release.__main__ import app
+from release.change import Attempt, Changed
+from release.commands import Order, earlier, exit_code, facts, told
+from release.diagnosis import Hopeless
+from release.errors import BROKEN, FAILED, REFUSED, RefusedError, ReleaseError
+from tests.unit.fake_stack import PROJECT, FakeStack, record
+
+ROOT = Path(__file__).parents[2]
+ORDER = Order("deploy", "uat", "packet", "2")
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    fake = FakeStack(tmp_path / "fake")
+    for name, value in fake.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return fake
+
+
+def always(answer: object) -> Callable[..., object]:
+    """Return a method that answers this, whatever it is asked."""
+
+    def method(*_: object) -> object:
+        return answer
+
+    return method
+
+
+def refusal(stack: FakeStack, *words: str) -> str:
+    """Run the command line and return the refusal that it must end with."""
+    result = CliRunner().invoke(app, [*words, "--stack=test", f"--cwd={stack.program.folder}"])
+    assert isinstance(result.exception, ReleaseError), result.output
+    assert result.exception.code == REFUSED
+    assert stack.calls() == []
+    return str(result.exception)
+
+
+def test_an_unknown_project(stack: FakeStack) -> None:
+    said = refusal(stack, "deploy", "SJZY.Package.Apy", "2")
+    assert said == f"projects/SJZY.Package.Apy.yaml: there is no such project; did you mean '{PROJECT}'?"
+
+
+def test_a_tag_that_is_none(stack: FakeStack) -> None:
+    assert "is no image tag" in refusal(stack, "deploy", PROJECT, "2/3")
+
+
+def test_a_stack_that_is_not_there(stack: FakeStack) -> None:
+    command = ["deploy", PROJECT, "2", "--stack=prod", f"--cwd={stack.program.folder}"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, RefusedError)
+    assert "Pulumi.prod.yaml: there is no such stack file; stacks here: test" in str(result.exception)
+
+
+def test_a_folder_without_a_program(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "digest", always("sha256:2"))
+    monkeypatch.setattr(release.commands.Session, "cluster", always(stack.cluster))
+    (stack.program.folder / "Pulumi.yaml").unlink()
+    assert "there is no Pulumi program here" in refusal(stack, "deploy", PROJECT, "2")
+
+
+def test_no_cluster_is_named(stack: FakeStack) -> None:
+    assert refusal(stack, "status") == "no cluster is named: set KUBECONFIG, or kubernetes:context in the stack file"
+
+
+def test_a_kubeconfig_that_is_none(stack: FakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text("clusters: []\ncontexts: []\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    assert refusal(stack, "status").startswith("the kubeconfig is not usable: ")
+
+
+def test_all_problems_of_the_files_at_once(stack: FakeStack) -> None:
+    (stack.program.folder / "projects" / f"{PROJECT}.yaml").write_text("kind: backend\nreplica: 2\nport: http\n")
+    said = refusal(stack, "deploy", PROJECT, "2").splitlines()
+    assert len(said) == 2
+    assert said[1] == f"projects/{PROJECT}.yaml:replica: unknown key; did you mean 'replicas'?"
+
+
+def test_another_projects_problem_is_not_this_ones(stack: FakeStack) -> None:
+    (stack.program.folder / "projects" / "packet.yaml").write_text("kind: [\n")
+    image = stack.program.application(PROJECT, "2").image
+    assert image is not None
+    assert image.reference == "harbor.package.test/back/sjzy.package.api:2"
+
+
+def test_a_missing_image(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(_: Registry, repository: str, tag: str) -> str:
+        raise ImageMissingError(f"there is no {repository}:{tag}")
+
+    monkeypatch.setattr(Registry, "digest", digest)
+    assert refusal(stack, "deploy", PROJECT, "2099-01-01") == "there is no back/sjzy.package.api:2099-01-01"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("rollback",), ("rollback", PROJECT, "--all"), ("rollback", "--all"), ("rollback", PROJECT, "--to-update=3")],
+)
+def test_a_rollback_of_nothing_in_particular(stack: FakeStack, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "--stack=test", f"--cwd={stack.program.folder}"])
+    assert result.exit_code == REFUSED
+    assert "name a PROJECT, or --all with --to-update" in result.output
+
+
+def there(*digests: str) -> Any:
+    """Return a registry's method that has some images, each tag with its own digest."""
+
+    def digest(_: Registry, repository: str, tag: str) -> str:
+        if f"sha256:{tag}" not in digests:
+            raise ImageMissingError(f"there is no {repository}:{tag}")
+        return f"sha256:{tag}"
+
+    return digest
+
+
+def test_the_release_before_is_gone_back_to(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:2", "sha256:3"))
+    application, ran = stack.application("3"), record("3", "2", "1")
+    assert earlier(application, ran, "", 1).tag == "2"
+    assert earlier(application, ran, "", 2).tag == "1"
+    assert earlier(application, ran, "1", 1).tag == "1"
+
+
+@pytest.mark.parametrize(("tag", "steps"), [("9", 1), ("", 3), ("3", 1)], ids=["never ran", "too far", "runs"])
+def test_what_is_possible_is_listed(stack: FakeStack, monkeypatch: pytest.MonkeyPatch, tag: str, steps: int) -> None:
+    monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:3"))
+    with pytest.raises(RefusedError) as caught:
+        earlier(stack.application("3"), record("3", "2", "1"), tag, steps)
+    assert caught.value.lines[1:] == (f"possible: release rollback {PROJECT} --to 1",)
+
+
+def test_a_rollback_to_an_image_that_is_gone(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "digest", there("sha256:1"))
+    with pytest.raises(RefusedError) as caught:
+        earlier(stack.application("3"), record("3", "2", "1"), "", 1)
+    assert caught.value.lines == (
+        "there is no back/sjzy.package.api:2",
+        f"possible: release rollback {PROJECT} --to 1",
+    )
+
+
+def test_a_rollback_to_a_tag_that_was_pushed_anew(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "digest", always("sha256:other"))
+    with pytest.raises(RefusedError) as caught:
+        earlier(stack.application("2"), record("2", "1"), "", 1)
+    assert "1 was pushed anew: it was sha256:1, and is sha256:other" in caught.value.lines[0]
+    assert caught.value.lines[1] == "there is none to go back to"
+
+
+def test_a_rollback_of_what_is_not_deployed(stack: FakeStack) -> None:
+    with pytest.raises(RefusedError, match="is not deployed"):
+        earlier(stack.application("2"), None, "", 1)
+
+
+def test_a_good_release_on_one_screen() -> None:
+    changed = Changed(Attempt("done", ready_seconds=3.0), record("1"), record("2", "1"))
+    assert told(ORDER, changed, 7.25, "2/2") == [
+        "packet 2 is live in uat",
+        "  before    1",
+        "  took      7.2 s",
+        "  ready     first new pod after 3.0 s",
+        "  pods      2/2 ready",
+        "  undo      release rollback packet -s uat",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "restored", "code", "last"),
+    [
+        (record("1"), True, FAILED, "1 serves as before: everything else was put back"),
+        (record("1"), False, BROKEN, "NOT put back: what the failed release changed is there"),
+        (None, False, BROKEN, "packet had no release before this one: nothing was put back"),
+    ],
+)
+def test_a_failed_release_says_why_and_what_serves(
+    before: Record | None, *, restored: bool, code: int, last: str
+) -> None:
+    why = Hopeless("CrashLoopBackOff", "started 2 times", "packet-1", "uid", "packet", previous=True)
+    changed = Changed(Attempt("hopeless", hopeless=why, details=("log: no database",)), before, before, restored)
+    lines = told(ORDER, changed, 9.0, "")
+    assert lines[:3] == [
+        "deploy of packet 2 to uat failed after 9.0 s",
+        "  CrashLoopBackOff in pod packet-1, container packet: started 2 times",
+        "  log: no database",
+    ]
+    assert last in lines[3]
+    assert exit_code(changed) == code
+    answer = json.loads(json.dumps(facts(ORDER, changed, 9.0, code)))
+    assert (answer["outcome"], answer["exitCode"], answer["failure"]["reason"]) == ("failed", code, "CrashLoopBackOff")
+
+
+def test_the_whole_command_says_its_refusal_on_standard_error(stack: FakeStack) -> None:
+    command = [str(ROOT / "bin" / "release"), "deploy", "packed", "1", "-s", "test", "-C", str(stack.program.folder)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert finished.returncode == REFUSED
+    assert finished.stdout == ""
+    assert finished.stderr == "release: projects/packed.yaml: there is no such project; did you mean 'packet'?\n"
+
+
+def test_start_up_does_not_import_the_sdk_of_pulumi() -> None:
+    script = "import sys, release.__main__; print([name for name in ('pulumi', 'grpc') if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.strip() == "[]"

@@ -1,0 +1,219 @@
+"""When is a release hopeless? Pods and Deployments as a real API server told them, shortened."""
+
+from typing import Any
+
+import pytest
+
+from model.release import REVISION_LABEL
+from release.diagnosis import Diagnosis, Hopeless, Limits, PodLine, event_lines, ready_text
+
+IMAGE = "harbor.package.test/back/sjzy.package.api:2@sha256:bb"
+OLD_IMAGE = "harbor.package.test/back/sjzy.package.api:1@sha256:aa"
+RUNNING = {"state": {"running": {"startedAt": "2026-11-23T18:00:00Z"}}, "started": True, "ready": True}
+CRASHED = {"exitCode": 2, "reason": "Error", "startedAt": "2026-11-23T18:00:00Z", "finishedAt": "2026-11-23T18:00:01Z"}
+CONTAINER = {
+    "name": "api",
+    "image": IMAGE,
+    "startupProbe": {"periodSeconds": 1, "failureThreshold": 120},
+    "readinessProbe": {"httpGet": {"path": "/healthz/ready"}},
+}
+
+
+def deployment(image: str = IMAGE, revision: str = "new", **status: Any) -> dict[str, Any]:
+    template = {
+        "metadata": {"labels": {REVISION_LABEL: revision}},
+        "spec": {"containers": [{**CONTAINER, "image": image}]},
+    }
+    return {
+        "metadata": {"name": "api", "uid": "deployment", "generation": 2},
+        "spec": {"replicas": 2, "template": template},
+        "status": {"observedGeneration": 2, **status},
+    }
+
+
+def pod(
+    status: dict[str, Any], *, image: str = IMAGE, revision: str = "new", name: str = "api-1", scheduled: str = "True"
+) -> dict[str, Any]:
+    """Return a pod with one container in a state."""
+    condition = {"type": "PodScheduled", "status": scheduled}
+    if scheduled == "False":
+        condition |= {"reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    ready = {"type": "Ready", "status": str(bool(status.get("ready")))}
+    container = {"name": "api", "restartCount": 0, **status}
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "labels": {REVISION_LABEL: revision}},
+        "spec": {"containers": [{**CONTAINER, "image": image}], "nodeName": "n2" if scheduled == "True" else ""},
+        "status": {
+            "phase": "Pending",
+            "conditions": [condition, ready],
+            "containerStatuses": [container] if scheduled == "True" else [],
+        },
+    }
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}, **more}
+
+
+def verdict(*pods: dict[str, Any], seconds: float = 0.0, deployed: dict[str, Any] | None = None) -> Hopeless | None:
+    """Return what a release is judged to be, seen twice with so many seconds between."""
+    diagnosis = Diagnosis(IMAGE)
+    deployments = [deployed or deployment()]
+    first = diagnosis.look(deployments, list(pods), 100.0).hopeless
+    return first or diagnosis.look(deployments, list(pods), 100.0 + seconds).hopeless
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("InvalidImageName", "couldn't parse image name"),
+        ("CreateContainerConfigError", 'secret "db" not found'),
+        ("CreateContainerError", "exec: /app: no such file"),
+        ("ErrImagePull", "rpc error: harbor.package.test/back/x:2: not found"),
+        ("ImagePullBackOff", "Back-off pulling image: unauthorized"),
+    ],
+)
+def test_what_never_mends_is_hopeless_at_once(reason: str, message: str) -> None:
+    found = verdict(pod(waiting(reason, message)))
+    assert found == Hopeless(reason, message, "api-1", "uid-api-1", "api")
+
+
+def test_a_registry_that_does_not_answer_gets_a_moment() -> None:
+    unreachable = pod(waiting("ErrImagePull", "dial tcp: connection refused"))
+    assert verdict(unreachable, seconds=Limits.pull - 1) is None
+    found = verdict(unreachable, seconds=Limits.pull)
+    assert found is not None
+    assert found.reason == "ErrImagePull"
+
+
+def test_a_pull_that_mends_in_between_starts_its_moment_anew() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    unreachable, creating = pod(waiting("ErrImagePull", "timeout")), pod(waiting("ContainerCreating"))
+    for now, seen in ((0.0, unreachable), (10.0, creating), (14.0, unreachable), (28.0, unreachable)):
+        assert diagnosis.look([deployment()], [seen], now).hopeless is None, now
+    assert diagnosis.look([deployment()], [unreachable], 29.0).hopeless is not None
+
+
+def test_a_crash_loop_is_hopeless_and_its_log_is_the_previous_run() -> None:
+    found = verdict(pod(waiting("CrashLoopBackOff", "back-off 10s", restartCount=1, lastState={"terminated": CRASHED})))
+    assert found is not None
+    assert (found.reason, found.previous) == ("CrashLoopBackOff", True)
+    assert found.message == "started 2 times, last ended with exit code 2"
+
+
+def test_restarts_count_only_from_here_on() -> None:
+    """A pod that this release finds may have been restarted for months."""
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [pod({**RUNNING, "restartCount": 7})], 0.0).hopeless is None
+    assert diagnosis.look([deployment()], [pod({**RUNNING, "restartCount": 8})], 1.0).hopeless is None
+    again = diagnosis.look([deployment()], [pod({**RUNNING, "restartCount": 9})], 2.0).hopeless
+    assert again is not None
+    assert again.reason == "CrashLoopBackOff"
+
+
+def test_one_restart_of_a_new_pod_is_allowed() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [], 0.0).hopeless is None
+    once = {**RUNNING, "restartCount": 1, "lastState": {"terminated": CRASHED}}
+    assert diagnosis.look([deployment()], [pod(once)], 1.0).hopeless is None
+
+
+def test_a_start_that_takes_longer_than_its_probe_allows() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [], 0.0).hopeless is None
+    ended = {**CRASHED, "exitCode": 137, "finishedAt": "2026-11-23T18:02:01Z"}
+    late: dict[str, Any] = {
+        "state": {"running": {}},
+        "started": False,
+        "ready": False,
+        "restartCount": 1,
+        "lastState": {"terminated": ended},
+    }
+    found = diagnosis.look([deployment()], [pod(late)], 1.0).hopeless
+    assert found is not None
+    assert (found.reason, found.container) == ("StartupProbeFailed", "api")
+
+
+def test_a_pod_without_room_gets_a_moment() -> None:
+    homeless = pod({}, scheduled="False")
+    assert verdict(homeless, seconds=Limits.unschedulable - 1) is None
+    found = verdict(homeless, seconds=Limits.unschedulable)
+    assert found is not None
+    assert (found.reason, found.message) == ("Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
+
+
+def test_a_container_that_started_and_is_never_ready() -> None:
+    unready = pod({**RUNNING, "ready": False})
+    assert verdict(unready, seconds=Limits.unready - 1) is None
+    found = verdict(unready, seconds=Limits.unready)
+    assert found is not None
+    assert found.reason == "NotReady"
+    assert "GET /healthz/ready says no" in found.message
+
+
+def test_a_pod_that_was_ready_may_say_no_for_a_while() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [pod(RUNNING)], 0.0).hopeless is None
+    for now in (1.0, 100.0):
+        assert diagnosis.look([deployment()], [pod({**RUNNING, "ready": False})], now).hopeless is None
+
+
+def test_pods_of_other_releases_never_count() -> None:
+    crashing = waiting("CrashLoopBackOff", restartCount=5)
+    leaving = pod(crashing, name="api-4")
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-23T18:00:00Z"
+    others = [pod(crashing, image=OLD_IMAGE, name="api-2"), pod(crashing, revision="old", name="api-3"), leaving]
+    assert verdict(*others, seconds=1000.0) is None
+    assert Diagnosis(IMAGE).look([deployment()], [*others, pod(RUNNING)], 0.0).pods == (
+        PodLine("api-1", "n2", "ready", ready=True),
+    )
+
+
+def test_nothing_counts_before_the_deployment_wants_the_release() -> None:
+    assert verdict(pod(waiting("CrashLoopBackOff")), deployed=deployment(OLD_IMAGE, "old")) is None
+
+
+def test_pods_that_may_not_be_created() -> None:
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+    assert verdict(deployed=deployment(conditions=[refused]), seconds=Limits.refused - 1) is None
+    found = verdict(deployed=deployment(conditions=[refused]), seconds=Limits.refused)
+    assert found == Hopeless("FailedCreate", "exceeded quota", uid="deployment")
+
+
+def test_a_deadline_counts_only_for_the_release_that_is_made() -> None:
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    assert verdict(deployed=deployment(conditions=[late])) is not None
+    assert verdict(deployed=deployment(conditions=[late], observedGeneration=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (waiting("ContainerCreating"), "ContainerCreating"),
+        ({"state": {"running": {}}, "started": False}, "starting"),
+        ({**RUNNING, "ready": False}, "started, not ready"),
+        (RUNNING, "ready"),
+        ({"state": {"terminated": CRASHED}, "restartCount": 1}, "Error, restarted 1x"),
+    ],
+)
+def test_states_as_people_follow_them(status: dict[str, Any], state: str) -> None:
+    (line,) = Diagnosis(IMAGE).look([deployment()], [pod(status)], 0.0).pods
+    assert line.state == state
+
+
+def test_events_as_lines() -> None:
+    events = [
+        {"reason": "Pulled", "message": "Successfully pulled\n image"},
+        {"reason": "BackOff", "message": "Back-off restarting", "count": 3},
+        {"reason": "Unhealthy", "message": "Startup probe failed", "series": {"count": 2}},
+    ]
+    assert event_lines(events) == [
+        "Pulled: Successfully pulled image",
+        "BackOff (x3): Back-off restarting",
+        "Unhealthy (x2): Startup probe failed",
+    ]
+
+
+def test_ready_pods_of_several_slots() -> None:
+    assert ready_text([deployment(readyReplicas=2), deployment()]) == "2/4"
+    assert ready_text([]) == "0/0"

@@ -1,0 +1,362 @@
+"""Runs of the command against a `pulumi` that does as it is told: locks, failures, interruptions, leftovers."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from release.change import Changed, Changer, Options
+from release.commands import exit_code
+from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError
+from release.hold import held
+from release.pulumi import MARK_VARIABLE, Command, Pulumi, end_leftovers
+from release.screen import Screen
+from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+
+DEADLINE_SECONDS = 30.0
+CRASHING = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A stack whose `pulumi` succeeds at once."""
+    fake = FakeStack(tmp_path / "fake")
+    fake.order({"events": [BEGUN, STEP]})
+    for name, value in fake.variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return fake
+
+
+@pytest.fixture
+def told() -> io.StringIO:
+    """What a person reads while it runs."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def changer(stack: FakeStack, told: io.StringIO) -> Changer:
+    screen = Screen(out=io.StringIO(), err=told)
+    return Changer(
+        stack.program, stack.cluster, screen, Options(f"release deploy {PROJECT} 2 by me", lock_seconds=30.0)
+    )
+
+
+def deployed(changer: Changer, stack: FakeStack, tag: str = "2") -> Changed:
+    with changer.hold("deploy"):
+        return changer.make(stack.application(tag), "release", lambda _: None)
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def lock(stack: FakeStack, pid: int, host: str = "") -> Path:
+    """Write a lock as pulumi does."""
+    content = {
+        "pid": pid,
+        "username": "ci",
+        "hostname": host or os.uname().nodename,
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    stack.locks.mkdir(parents=True, exist_ok=True)
+    file = stack.locks / "other.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def ended_pid() -> int:
+    with subprocess.Popen([sys.executable, "-ISc", "pass"]) as process:
+        pass
+    return process.pid
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_one_project_is_registered_targeted_and_told_what_runs(changer: Changer, stack: FakeStack) -> None:
+    stack.moves = [record("1"), record("2", "1")]
+    changed = deployed(changer, stack)
+    (call,) = stack.calls()
+    urn = f"urn:pulumi:test::p::package-platform:index:PackageApp::{PROJECT}"
+    assert {f"--target={urn}", "--target-dependents", "--yes", "--skip-preview"} <= set(call["words"])
+    assert "--refresh" not in call["words"]
+    assert call["instruction"]["project"] == PROJECT
+    assert call["instruction"]["action"] == "release"
+    assert call["instruction"]["records"][NAME]["slots"]["main"]["release"]["tag"] == "1"
+    assert call["config"]["config"]["package-platform:tags"] == {PROJECT: "2", "packet": "7"}
+    assert (changed.before, changed.after) == (record("1"), record("2", "1"))
+    assert exit_code(changed) == DONE
+    assert list(Path(tempfile.gettempdir()).glob("package-platform-release-*/events")) == []
+
+
+def test_the_tags_of_the_history_are_what_runs_and_not_what_a_stale_clone_wants(
+    changer: Changer, stack: FakeStack
+) -> None:
+    stack.record = record("5", "1")
+    stack.deployments = [deployment("5")]
+    with changer.hold("deploy"):
+        changer.make(stack.program.application("packet", "8"), "release", lambda _: None)
+    assert stack.calls()[0]["config"]["config"]["package-platform:tags"] == {PROJECT: "5", "packet": "8"}
+
+
+def test_a_cluster_that_differs_from_the_record_is_read_anew(
+    changer: Changer, stack: FakeStack, told: io.StringIO
+) -> None:
+    urn = f"urn:pulumi:test::p::package-platform:index:PackageApp::{PROJECT}"
+    child = f"urn:pulumi:test::p::package-platform:index:PackageApp$kubernetes:apps/v1:Deployment::{PROJECT}-main"
+    resources = [{"urn": urn}, {"urn": child, "parent": urn}, {"urn": f"{child}-of-another", "parent": f"{urn}-2"}]
+    stack.save({"resources": resources})
+    stack.deployments = [deployment("9")]
+    deployed(changer, stack)
+    words = stack.calls()[0]["words"]
+    assert "--refresh" in words
+    assert [word for word in words if word.startswith("--target=")] == [f"--target={urn}", f"--target={child}"]
+    assert "the cluster differs from the record" in told.getvalue()
+
+
+def test_a_crash_ends_the_wait_is_told_and_put_back(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    failing = {"events": [BEGUN, STEP], "hangs": True, "child": True, "wants": "2"}
+    stack.order(failing, {"events": [BEGUN], "wants": "1"})
+    stack.pods = [pod("2", **CRASHING)]
+    changed = deployed(changer, stack)
+    failed, restored = stack.calls()
+    assert changed.attempt.hopeless is not None
+    assert changed.attempt.hopeless.reason == "CrashLoopBackOff"
+    assert "log: no database" in changed.attempt.details
+    assert "event: BackOff (x3): Back-off restarting" in changed.attempt.details
+    assert failed["instruction"]["action"] == "release"
+    assert restored["instruction"]["action"] == "restore"
+    assert restored["config"]["config"]["package-platform:tags"][PROJECT] == "1"
+    assert f"puts {PROJECT} 1 back" in told.getvalue()
+    assert exit_code(changed) == FAILED
+    assert not alive(int((stack.folder / "child").read_text()))
+
+
+def test_a_failure_that_pulumi_finds_is_put_back(changer: Changer, stack: FakeStack) -> None:
+    error = {"diagnosticEvent": {"severity": "error", "message": "the Deployment timed out"}}
+    stack.order({"events": [BEGUN, STEP, error], "code": 255}, {"events": [BEGUN]})
+    changed = deployed(changer, stack)
+    assert changed.attempt.errors == ("the Deployment timed out",)
+    assert [call["instruction"]["action"] for call in stack.calls()] == ["release", "restore"]
+    assert exit_code(changed) == FAILED
+
+
+def test_what_failed_before_it_touched_anything_is_refused(changer: Changer, stack: FakeStack) -> None:
+    error = {"diagnosticEvent": {"severity": "error", "message": "nothing was changed, the settings have problems"}}
+    stack.order({"events": [BEGUN, error], "code": 255})
+    assert exit_code(deployed(changer, stack)) == REFUSED
+    assert len(stack.calls()) == 1
+
+
+def test_a_failure_to_put_back_has_a_code_of_its_own(changer: Changer, stack: FakeStack) -> None:
+    stack.order({"events": [BEGUN, STEP], "code": 255})
+    changed = deployed(changer, stack)
+    assert len(stack.calls()) == 2
+    assert exit_code(changed) == BROKEN
+
+
+def test_a_first_release_that_fails_has_nothing_to_go_back_to(changer: Changer, stack: FakeStack) -> None:
+    stack.record = None
+    stack.order({"events": [BEGUN, STEP], "code": 255})
+    changed = deployed(changer, stack)
+    assert len(stack.calls()) == 1
+    assert exit_code(changed) == BROKEN
+
+
+def test_a_failed_release_may_be_left(stack: FakeStack, told: io.StringIO) -> None:
+    stack.order({"events": [BEGUN, STEP], "code": 255})
+    screen = Screen(out=io.StringIO(), err=told)
+    changer = Changer(stack.program, stack.cluster, screen, Options("release deploy", put_back=False))
+    assert exit_code(deployed(changer, stack)) == BROKEN
+    assert len(stack.calls()) == 1
+
+
+def test_another_release_that_came_between_is_seen(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    """The record is read again when the engine holds the lock; the run that stood on the old one is given up."""
+    stack.order({"events": [BEGUN], "hangs": True, "wants": "3"}, {"events": [BEGUN, STEP]})
+    stack.moves = [record("3", "1")]
+    changed = deployed(changer, stack)
+    first, second = stack.calls()
+    assert first["instruction"]["records"][NAME]["slots"]["main"]["release"]["tag"] == "1"
+    assert second["instruction"]["records"][NAME]["slots"]["main"]["release"]["tag"] == "3"
+    assert changed.before == record("3", "1")
+    assert "another release has moved this project meanwhile" in told.getvalue()
+
+
+def test_a_lock_that_is_in_use_is_waited_for(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    file = lock(stack, os.getpid())
+    threading.Timer(1.0, file.unlink).start()
+    assert exit_code(deployed(changer, stack)) == DONE
+    assert f"waits for the lock of ci@{os.uname().nodename} (pid {os.getpid()}) since" in told.getvalue()
+
+
+def test_a_lock_that_pulumi_tells_of_is_waited_for(changer: Changer, stack: FakeStack) -> None:
+    said = "error: the stack is currently locked by 1 lock(s)."
+    stack.order({"output": said, "code": 255}, {"output": said, "code": 255}, {"events": [BEGUN, STEP]})
+    assert exit_code(deployed(changer, stack)) == DONE
+    assert len(stack.calls()) == 3
+
+
+def test_a_lock_of_a_process_that_is_gone_is_cleared(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    file = lock(stack, ended_pid())
+    assert exit_code(deployed(changer, stack)) == DONE
+    assert not file.exists()
+    assert "is cleared: that process is gone" in told.getvalue()
+
+
+def test_a_lock_of_another_host_is_never_cleared(stack: FakeStack, told: io.StringIO) -> None:
+    file = lock(stack, ended_pid(), "elsewhere")
+    screen = Screen(out=io.StringIO(), err=told)
+    changer = Changer(stack.program, stack.cluster, screen, Options("release deploy", lock_seconds=0.5))
+    with pytest.raises(LockedError, match="release unlock -s test"):
+        deployed(changer, stack)
+    assert file.exists()
+    assert stack.calls() == []
+
+
+def test_two_on_one_host_take_turns(stack: FakeStack, changer: Changer, told: io.StringIO) -> None:
+    began, freed = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with held(Pulumi(stack.program).key, "deploy of the first", lambda _: True):
+            began.set()
+            freed.wait(DEADLINE_SECONDS)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert began.wait(DEADLINE_SECONDS)
+    threading.Timer(0.5, freed.set).start()
+    assert exit_code(deployed(changer, stack)) == DONE
+    thread.join()
+    assert "waits for deploy of the first" in told.getvalue()
+
+
+def test_what_a_killed_run_left_undone_is_finished_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    urn = f"urn:pulumi:test::p::package-platform:index:PackageApp$kubernetes:apps/v1:Deployment::{NAME}-green"
+    metadata = {"namespace": "package-test", "name": f"{NAME}-green"}
+    operation = {"type": "updating", "resource": {"urn": urn, "inputs": {"metadata": metadata}}}
+    stack.save({"pending_operations": [operation]})
+    assert exit_code(deployed(changer, stack)) == DONE
+    refreshed, released = stack.calls()
+    assert refreshed["words"][0] == "refresh"
+    assert f"--target={urn}" in refreshed["words"]
+    assert released["words"][0] == "up"
+    assert f"cut off while updating Deployment {NAME}-green" in told.getvalue()
+
+
+def test_what_a_killed_run_left_running_is_ended_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    variables = {**os.environ, MARK_VARIABLE: Pulumi(stack.program).key}
+    sleeper = [sys.executable, "-ISc", "import time; time.sleep(600)"]
+    with subprocess.Popen(sleeper, env=variables) as process:
+        until(lambda: MARK_VARIABLE.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+        assert exit_code(deployed(changer, stack)) == DONE
+        assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    assert "left 1 processes: they are ended" in told.getvalue()
+    assert end_leftovers("no such key") == 0
+
+
+@pytest.fixture
+def running(stack: FakeStack) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs a `pulumi` which hangs with a child, as the command does."""
+    stack.order({"events": [BEGUN, STEP], "hangs": True, "child": True})
+    script = (
+        "import sys, time; from pathlib import Path; from release.inputs import Program\n"
+        "from release.pulumi import Command, Pulumi\n"
+        "with Pulumi(Program(Path(sys.argv[1]), 'test')).start(Command(('up',), '{}')) as run: time.sleep(600)"
+    )
+    command = [sys.executable, "-c", script, str(stack.program.folder)]
+    variables = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    with subprocess.Popen(command, env=variables, cwd=Path(__file__).parents[2]) as process:
+        until(lambda: (stack.folder / "child").exists() and (stack.folder / "child").read_text() != "")
+        yield process
+        process.kill()
+
+
+def marked(stack: FakeStack) -> list[int]:
+    """Return the processes that belong to runs of the stack."""
+    mark = f"{MARK_VARIABLE}={Pulumi(stack.program).key}".encode()
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def test_nothing_outlives_a_command_that_is_killed(stack: FakeStack, running: subprocess.Popen[bytes]) -> None:
+    assert len(marked(stack)) == 3, "the guard, pulumi, and what pulumi started"
+    running.kill()
+    until(lambda: not marked(stack))
+    until(lambda: list(Path(tempfile.gettempdir()).iterdir()) == [])
+
+
+def test_nothing_outlives_a_pulumi_that_is_killed(stack: FakeStack, running: subprocess.Popen[bytes]) -> None:
+    child = int((stack.folder / "child").read_text())
+    (pulumi,) = [
+        pid for pid in marked(stack) if str(stack.folder / "bin" / "pulumi") in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(pulumi, signal.SIGKILL)
+    until(lambda: not alive(child))
+    assert running.poll() is None
+
+
+def test_a_guard_that_is_killed_takes_pulumi_with_it(stack: FakeStack, running: subprocess.Popen[bytes]) -> None:
+    (guard,) = [pid for pid in marked(stack) if "guard.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    (pulumi,) = [
+        pid for pid in marked(stack) if str(stack.folder / "bin" / "pulumi") in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(guard, signal.SIGKILL)
+    until(lambda: not alive(pulumi))
+    assert running.poll() is None
+    assert end_leftovers(Pulumi(stack.program).key) == 1, "what pulumi started is found by its mark"
+    until(lambda: not marked(stack))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_stops_pulumi_in_order(changer: Changer, stack: FakeStack, number: signal.Signals) -> None:
+    stack.order({"events": [BEGUN, STEP], "hangs": True, "child": True})
+
+    def interrupt() -> None:
+        until((stack.folder / "child").exists)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(InterruptedRunError) as caught:
+        deployed(changer, stack)
+    thread.join()
+    assert caught.value.code == 128 + number
+    assert marked(stack) == []
+    assert len(stack.calls()) == 1
+
+
+def test_a_pulumi_that_does_not_listen_is_killed(stack: FakeStack) -> None:
+    stack.order({"events": [BEGUN], "hangs": True, "deaf": True, "child": True})
+    with Pulumi(stack.program).start(Command(("up",), "{}")) as run:
+        until(lambda: any(event.kind == "begun" for event in run.events()))
+        run.interrupt()
+        assert not run.wait(0.5)
+        run.kill()
+        assert run.wait(DEADLINE_SECONDS)
+        assert run.code == 128 + signal.SIGKILL
+    assert marked(stack) == []
