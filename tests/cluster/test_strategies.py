@@ -187,6 +187,7 @@ def test_a_canary_gets_its_share_and_is_promoted_or_aborted_without_loss(
     assert results.tags == [stable, new]
 
 
+@pytest.mark.soak
 def test_nobody_goes_back_by_accident(program: Program) -> None:
     before = program.tags[API]
     release(program, API)
@@ -209,6 +210,7 @@ def test_nobody_goes_back_by_accident(program: Program) -> None:
         program.stack_file.write_text("".join(lines))
 
 
+@pytest.mark.soak
 def test_tidying_scales_the_warm_pods_down_and_a_rollback_starts_them_again(program: Program) -> None:
     before = program.tags[FRONT_END]
     release(program, FRONT_END)
@@ -234,6 +236,7 @@ def test_tidying_scales_the_warm_pods_down_and_a_rollback_starts_them_again(prog
     assert program.answer(FRONT_END).status_code == 200
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("strategy", ["blueGreen", "rolling"])
 def test_a_bad_release_leaves_the_old_one_serving_and_the_next_converges(
     program: Program, cluster: Cluster, tmp_path: Path, strategy: str

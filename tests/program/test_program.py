@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from model.release import RECORD_ANNOTATION
+from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from tests.conftest import STACKS
 from tests.program.conftest import Recording, Run
 
@@ -99,6 +99,56 @@ def test_the_record_remembers_the_release_before(run: Run) -> None:
 
     assert tags_of("SJZY.Package.Api") == ["2022-08-03-18-54", "2022-08-02-16-59"]
     assert tags_of("packet") == ["2022-08-02-16-59"]
+
+
+def test_nobody_goes_back_by_accident(run: Run) -> None:
+    first, old = run("test"), "2022-08-02-16-59"
+    second = run("test", earlier=recorded(first), tags={"packet": "2022-08-03-18-54"})
+    with pytest.raises(pulumi.RunError, match=rf"tags\.packet: {old} was replaced by 2022-08-03-18-54, which runs"):
+        run("test", earlier=recorded(second), tags={"packet": old})
+    for leave in (f"packet:{old}", "packet", ["other", "packet"]):
+        allowed = run("test", earlier=recorded(second), tags={"packet": old}, allowOlder=leave)
+        assert record_of(allowed, "packet").release.tag == old
+    with pytest.raises(pulumi.RunError, match="was replaced by"):
+        run("test", earlier=recorded(second), tags={"packet": old}, allowOlder="packet:another")
+
+
+def record_of(recording: Recording, name: str) -> Record:
+    (service,) = (each for each in recording.of("Service") if each.name == name)
+    record = parse_record(service.inputs["metadata"]["annotations"][RECORD_ANNOTATION])
+    assert record is not None
+    return record
+
+
+def test_an_instruction_registers_one_project_and_nothing_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(run("test"), "packet")
+    instruction = Instruction(project="packet", records={"packet": record})
+    monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
+    recording = run("test", tags={"packet": "2022-08-03-18-54", "SJZY.Package.Api": "2022-08-03-18-54"})
+    assert {each.inputs["metadata"]["namespace"] for each in recording.declared if "metadata" in each.inputs} == {
+        "package-test"
+    }
+    assert [each.name for each in recording.of("FrontendApp")] == ["packet"]
+    assert recording.of("PackageApp") + recording.of("HaIngress") + recording.of("Namespace") == []
+    assert recording.outputs == {}
+    assert record_of(recording, "packet").live == "green"
+
+
+def test_tidying_leaves_the_traffic_and_takes_the_pods(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = run("test", earlier=recorded(run("test")), tags={"packet": "2022-08-03-18-54"})
+    instruction = Instruction(project="packet", action="tidy", records={"packet": record_of(second, "packet")})
+    monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
+    tidied = run("test", tags={"packet": "2022-08-03-18-54"})
+    replicas = {each.name: each.inputs["spec"]["replicas"] for each in tidied.of("Deployment")}
+    assert replicas == {"packet-blue": 0, "packet-green": 2}
+    assert not record_of(tidied, "packet").slots["blue"].warm
+    assert record_of(tidied, "packet").release == record_of(second, "packet").release
+
+
+def test_an_unreadable_instruction_declares_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INSTRUCTION_VARIABLE, '{"projct": "packet"}')
+    with pytest.raises(pulumi.RunError, match=INSTRUCTION_VARIABLE):
+        run("test")
 
 
 def test_a_second_run_declares_the_same(run: Run) -> None:
