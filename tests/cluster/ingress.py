@@ -118,6 +118,19 @@ class Ingress:
         """Let a node carry the ingress again."""
         self.cluster.kubectl("label", "node", node.name, f"{LABEL}=true", "--overwrite")
 
+    def move_to(self, node: Machine) -> None:
+        """Let the node with the highest priority of all have the first VIP, or one after it.
+
+        Raises:
+            AssertionError: It does not go there: only failures of those before it would bring it.
+        """
+        for _ in self.nodes:
+            if self.holder() == node:
+                return
+            self.delete(self.holder(), "keepalived")
+            self.settle()
+        assert self.holder() == node, f"the address does not go to {node.name}"
+
     def change(self, **fields: Any) -> None:
         """Run `pulumi up` with other fields of the environment's `ingress.ha`."""
         file = self.program.stack_file
