@@ -38,7 +38,7 @@ SINGLE_PORT = 8081
 SINGLE = "single-proxy"
 SETTLED_SECONDS = 120.0
 OFF_SECONDS = 15
-OURS_ALONE = ("middlewares=", "lifecycle", "publishstatusaddress", "providers.file", "tries")
+OURS_ALONE = ("middlewares=", "lifecycle", "publishstatusaddress", "providers.file", "nextupstream", "connecttimeout")
 """What of our settings a single proxy that somebody just installs has not."""
 HELP = """Measure what clients lose while parts of the ingress fail or are replaced.
 
@@ -56,12 +56,14 @@ class Event:
         ours: What is done to the node that holds the VIP; it returns when it is over.
         single: What is done to the single proxy; None when it has no such part.
         after: Seconds for which the load goes on.
+        holder: Number of the node that has the VIP before; whichever has it when it is None.
     """
 
     name: str
     ours: Callable[[Machine], object]
     single: Callable[[], object] | None
     after: float = 5.0
+    holder: int | None = None
 
 
 class Comparison:
@@ -104,20 +106,23 @@ class Comparison:
     def events(self) -> list[Event]:
         """Return all that is measured, in this order."""
         ingress = self.ingress
-        cycle = f"power cut of the holder, and on again after {OFF_SECONDS} s"
+        cycle = f"power cut for {OFF_SECONDS} s"
         return [
             Event("the proxy crashes", lambda node: ingress.kill(node, "traefik"), self.kill_single, 15),
             Event("keepalived crashes", lambda node: ingress.kill(node, "keepalived"), None),
             Event("the proxies are rolled", lambda _: ingress.roll("traefik"), self.replace_single),
             Event("keepalived is rolled", lambda _: ingress.roll("keepalived"), None),
             Event("the holder leaves for maintenance", ingress.leave, None),
-            Event(cycle, self.power_cycle, lambda: self.power_cycle(self.node), 40),
+            Event(f"{cycle}: the holder, a worker", self.power_cycle, lambda: self.power_cycle(self.node), 40, 1),
+            Event(f"{cycle}: the holder, the only control plane", self.power_cycle, None, 40, 0),
         ]
 
     def measure(self, event: Event, number: int) -> Outcome:
         """Let an event happen to ours, and then to the single proxy."""
         ingress = self.ingress
         ingress.settle()
+        if event.holder is not None:
+            ingress.move_to(ingress.nodes[event.holder])
         node = ingress.holder()
         fresh, kept = self._load(f"{number}-ours", self.ours, lambda: event.ours(node), event.after)
         self._repair(node)
