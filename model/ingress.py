@@ -106,12 +106,12 @@ class ProxySettings(Frozen):
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose ``X-Forwarded-*`` headers are believed: a load balancer in front. From anyone else they are
     replaced by what the proxy sees."""
-    tries: Annotated[int, Field(ge=1, le=64)] = 16
+    tries: Annotated[int, Field(ge=1, le=64)] = 24
     """How often a request that could not be sent, or an idempotent one that failed, is tried. Each try takes the next
     pod in turn, whoever asks: of two pods with one dead, a try meets the dead one by a chance of a half, so three tries
-    would lose an eighth of the requests and 16 lose one in 65,000."""
-    tries_seconds: Seconds = 10
-    """After this long no further try is begun."""
+    would lose an eighth of the requests and 24 lose one in 16 million."""
+    tries_seconds: Seconds = 30
+    """After this long no further try is begun; a try at a pod that does not answer takes a second at most."""
     tcp_retries: Annotated[int, Field(ge=3, le=15)] | None = None
     """``net.ipv4.tcp_retries2`` of the proxy's pod: how long it waits on a connection to a pod that no longer
     acknowledges anything. 3 is about 3 seconds; the kernel's 15 is a quarter of an hour, which the time-out of the

@@ -19,7 +19,7 @@ from tests.cluster.load import Results
 from tests.cluster.program import Program
 
 MOST_LOST = 400
-HEAL_SECONDS = 30.0
+HEAL_SECONDS = 120.0
 
 
 @pytest.fixture
@@ -101,21 +101,24 @@ def test_a_cut_link_between_the_nodes_and_its_healing(ingress: Ingress) -> None:
     finally:
         isolate(ingress, "off")
     deadline = time.monotonic() + HEAL_SECONDS
-    alone = 0
-    # One, and it stays one: for ten looks in a row.
-    while alone < 10:
-        alone = alone + 1 if len(ingress.holders()) == 1 else 0
-        assert time.monotonic() < deadline, f"{[node.name for node in ingress.holders()]} hold the address"
-        time.sleep(0.2)
+    seen: list[str] = []
+    # One, and it stays this one: for five looks in a row.
+    while len(seen) < 5 or len(set(seen[-5:])) > 1 or not seen[-1].isalnum():
+        seen.append(" ".join(node.name for node in ingress.holders()))
+        assert time.monotonic() < deadline, f"one after the other had the address: {seen}"
+        time.sleep(0.5)
     assert ingress.program.answer("SJZY.Package.Api").status_code == 200
 
 
 @pytest.mark.soak
 def test_the_proxy_is_allowed_all_that_it_asks_for(ingress: Ingress) -> None:
-    for node in ingress.nodes:
-        said = ingress.cluster.kubectl("logs", NAMESPACE, ingress.pod(node, "traefik"), "--container=traefik")
-        assert "forbidden" not in said.lower()
-        assert said
+    # A fresh one: while an API server starts it forbids everything, which older ones may have seen.
+    node = next(each for each in ingress.nodes if each != ingress.holder())
+    ingress.delete(node, "traefik")
+    ingress.settle()
+    said = ingress.cluster.kubectl("logs", NAMESPACE, ingress.pod(node, "traefik"), "--container=traefik")
+    assert "forbidden" not in said.lower()
+    assert said
     (item, *_) = ingress.program.get("ingresses")
     addresses = [each["ip"] for each in item["status"]["loadBalancer"]["ingress"]]
     assert addresses == [ingress.address]
