@@ -5,10 +5,10 @@ CLUSTER ?= embedded
 STACK ?= test
 PYTHON := .venv/bin/python
 
-.PHONY: help up down test check unit cluster soak bench golden schema lock
+.PHONY: help up down test check unit cluster soak bench bench-ingress golden schema lock
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .venv/.stamp: requirements.lock
 	@echo "== Python packages (requirements.lock)"
@@ -45,11 +45,14 @@ cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the 
 
 soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15
-	@$(MAKE) --no-print-directory bench WRITE=1
+	@$(MAKE) --no-print-directory bench bench-ingress WRITE=1
 
 bench: .venv/.stamp ## speed beside `kubectl` in one run (SIZES=8,80,200 ROUNDS=3 PROVIDER=/path WRITE=1)
 	@$(PYTHON) -m bench $(if $(SIZES),--sizes $(SIZES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(PROVIDER),--provider $(PROVIDER)) $(if $(WRITE),--write)
+
+bench-ingress: .venv/.stamp ## what clients lose while the ingress fails or is replaced, beside a single proxy (WRITE=1)
+	@$(PYTHON) -m bench.ingress $(if $(WRITE),--write)
 
 golden: .venv/.stamp ## accept the manifests as they are rendered now; read the diff
 	@$(PYTHON) -m pytest -q tests/golden --snapshot-update

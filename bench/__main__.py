@@ -58,7 +58,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     counts = parse_sizes(sizes)
     progress = Progress()
     load = os.getloadavg()[0]
-    with _cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
+    with running_cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
         workspace = Workspace.create(instance, provider)
         with progress.step("stack init"):
             workspace.init()
@@ -85,7 +85,7 @@ def parse_sizes(text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def _cluster(instance: Instance, progress: Progress, *, keep: bool) -> Generator[Instance]:
+def running_cluster(instance: Instance, progress: Progress, *, keep: bool) -> Generator[Instance]:
     """Have the cluster up meanwhile; one that was there before stays."""
     was_there = instance.kubeconfig.exists()
     try:

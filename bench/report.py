@@ -72,16 +72,22 @@ def render(results: Results, *, load_end: float) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def replace_section(document: str, section: str) -> str:
-    """Return the document with the part between the two markers replaced.
+def replace_section(document: str, section: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
+    """Return the document with the part between two markers replaced.
+
+    Args:
+        document: The whole text.
+        section: What comes between the markers.
+        markers: The line before it and the line after it.
 
     Raises:
         MarkersMissingError: If a marker is missing, or they are in the wrong order.
     """
-    begin, end = document.find(BEGIN), document.find(END)
+    first, last = markers
+    begin, end = document.find(first), document.find(last)
     if begin < 0 or end < begin:
-        raise MarkersMissingError(f"the document needs the lines {BEGIN!r} and {END!r}, in this order: add them")
-    return f"{document[: begin + len(BEGIN)]}\n\n{section.strip()}\n\n{document[end:]}"
+        raise MarkersMissingError(f"the document needs the lines {first!r} and {last!r}, in this order: add them")
+    return f"{document[: begin + len(first)]}\n\n{section.strip()}\n\n{document[end:]}"
 
 
 def _header(about: Circumstances, load_end: float) -> str:

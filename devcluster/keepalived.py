@@ -1,17 +1,19 @@
-"""The image of keepalived: Debian's program and busybox for its checks, with their libraries."""
+"""The image of keepalived: Debian's program, busybox and nft for its scripts, with their libraries."""
 
 from pathlib import Path
 
 from devcluster.progress import Progress
 from devcluster.unpacked import Recipe, ensure_root
 
-VERSION = "2.2.7"
+VERSION = "2.2.7-1"
+"""keepalived's own, and the number of what is put beside it."""
 PROGRAM = "usr/sbin/keepalived"
 BUSYBOX = "bin/busybox"
+NFT = "usr/sbin/nft"
 RECIPE = Recipe(
     name="keepalived",
-    packages=("keepalived", "busybox"),
-    programs=(PROGRAM, BUSYBOX),
+    packages=("keepalived", "busybox", "nftables"),
+    programs=(PROGRAM, BUSYBOX, NFT),
 )
 
 

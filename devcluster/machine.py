@@ -201,6 +201,9 @@ def _plug_in(instance: Instance, machine: Machine, pid: int) -> None:
         # Nothing is routed further by the host; Service addresses need any route to be rewritten.
         f"route add default via {instance.host_address}",
     ]
+    if machine.is_node:
+        # Until its pods' bridge is there again, whoever speaks to an old pod is told so at once.
+        inside.append(f"route add unreachable {instance.pod_range(machine)} metric 4096")
     others = [other for other in instance.nodes if machine.is_node and other != machine]
     inside += [f"route add {instance.pod_range(other)} via {other.address}" for other in others]
     batch = "\n".join(inside) + "\n"

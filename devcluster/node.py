@@ -19,9 +19,11 @@ NEIGHBOUR_SYSCTLS = {
     "net.ipv4.neigh.eth0.base_reachable_time_ms": "1000",
     "net.ipv4.neigh.eth0.delay_first_probe_time": "1",
     "net.ipv4.neigh.eth0.retrans_time_ms": "100",
+    # For the bridge of the pods, which is made later.
+    "net.ipv4.neigh.default.retrans_time_ms": "100",
 }
-"""A node that is gone is noticed within about 3 s; from then on a connection to its pods fails in 0.3 s
-(docs/how-to/vm-cluster.md)."""
+"""A node that is gone is noticed within about 3 s; from then on a connection to its pods fails in 0.3 s, as one to a
+pod that is gone does (docs/how-to/vm-cluster.md)."""
 API_READY = {"https": f"https://{{address}}:{API_PORT}/readyz", "ca": "/run/pki/ca.crt"}
 
 

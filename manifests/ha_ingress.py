@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from manifests import Manifest, keepalived, traefik
-from manifests.ingress_objects import INGRESS_NODE, metadata
+from manifests.ingress_objects import metadata
 from manifests.labels import SKIP_AWAIT
 from model.environment import Environment
 from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, NlbIngress, VipIngress
@@ -63,7 +63,7 @@ def _vips(environment: Environment, ingress: VipIngress) -> HaIngressManifests:
             keepalived.config_map(environment, ingress),
             _class(environment, traefik.CONTROLLER),
         ),
-        workloads=(_proxy_daemon_set(environment, ingress), keepalived.daemon_set(environment, ingress)),
+        workloads=(traefik.daemon_set(environment, ingress), keepalived.daemon_set(environment, ingress)),
         last=(_metrics_service(environment, namespace),),
     )
 
@@ -142,28 +142,6 @@ def _class(environment: Environment, controller: str, parameters: Manifest | Non
     }
 
 
-def _proxy_daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
-    labels = metadata(environment, ingress.namespace, traefik.PROXY, traefik.PROXY)
-    pod = traefik.pod(environment, ingress)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": labels,
-        "spec": {
-            "selector": {"matchLabels": {"app.kubernetes.io/name": traefik.PROXY}},
-            # No surge: two can't share the host ports.
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
-            # Long enough for keepalived's check to see it well again before the next one goes.
-            "minReadySeconds": 5,
-            "revisionHistoryLimit": 5,
-            "template": {
-                "metadata": {"labels": labels["labels"]},
-                "spec": {**pod, "nodeSelector": INGRESS_NODE, "tolerations": [{"operator": "Exists"}]},
-            },
-        },
-    }
-
-
 def _proxy_deployment(environment: Environment, ingress: NlbIngress) -> Manifest:
     labels = metadata(environment, ingress.namespace, traefik.PROXY, traefik.PROXY)
     selector = {"matchLabels": {"app.kubernetes.io/name": traefik.PROXY}}
@@ -223,6 +201,15 @@ def _load_balancer(environment: Environment, ingress: NlbIngress) -> Manifest:
         f"{prefix}-health-check-type": "http",
         f"{prefix}-health-check-uri": "/",
         f"{prefix}-health-check-domain": keepalived.HEALTH_HOST,
+        f"{prefix}-health-check-method": "GET",
+        # Twice in 4 s it has seen that a proxy is ending, which goes on accepting for longer (acceptSeconds); by
+        # default it looks every 10 s. A check by HTTP needs all of these.
+        f"{prefix}-health-check-interval": "2",
+        f"{prefix}-health-check-connect-timeout": "2",
+        f"{prefix}-healthy-threshold": "2",
+        f"{prefix}-unhealthy-threshold": "2",
+        # The listener of 443 would ask in plain text where TLS is spoken. Pods are its servers (Terway): their port.
+        **({f"{prefix}-health-check-connect-port": str(traefik.WEB_PORT)} if ingress.tls else {}),
         f"{prefix}-connection-drain": "on",
         f"{prefix}-connection-drain-timeout": "30",
         f"{prefix}-proxy-protocol": "on",

@@ -8,8 +8,9 @@ import hashlib
 from collections.abc import Iterable
 from string import Template
 
-from manifests import Manifest
-from manifests.ingress_objects import APP_LABEL, INGRESS_NODE, metadata
+from manifests import Manifest, hand_over, ingress_objects
+from manifests.hand_over import CHECK_FOLDER
+from manifests.ingress_objects import BUSYBOX, field, metadata, resources, unprivileged
 from model.environment import Environment
 from model.ingress import HTTP_PORT, HTTPS_PORT, IngressNode, Vip, VipIngress
 
@@ -20,9 +21,8 @@ _HIGHEST_PRIORITY = 150
 _ADVERT_SECONDS = "0.2"
 """Without an advert for three times this and a little, another node takes over: 0.6 to 0.7 s."""
 _PREEMPT_DELAY_SECONDS = 30
-_USER = 65532
-_CHECK_FOLDER = "/run/check"
-_BUSYBOX = "/bin/busybox"
+_MARGIN_SECONDS = 15
+"""To end in, after the addresses were handed over."""
 _CONFIG_FILE = "/etc/keepalived/keepalived.conf"
 
 _GLOBAL = """\
@@ -95,43 +95,36 @@ _REAL_SERVER = """\
         }
     }"""
 
-# Debian's busybox crashes on wget's own -T.
+# Debian's busybox crashes on wget's own -T. A proxy that is ending answers 503 and goes on serving: its addresses are
+# handed over first. One that does not answer loses them at once.
 _CHECK = """\
-good=0 bad=2
+well=0 ending=0 dead=0
 say() {
   # By a new file each time, which is never seen half written.
   echo "$$1" > $folder/next && $busybox mv -f $folder/next $folder/proxy
 }
-while :; do
-  if $busybox timeout 1 $busybox wget -q -O /dev/null --header "Host: $host" "http://$$NODE_ADDRESS/"; then
-    bad=0 good=$$((good + 1))
-  else
-    good=0 bad=$$((bad + 1))
+while [ ! -e $folder/over ]; do
+  said=$$($busybox timeout 1 $busybox wget -q -O /dev/null --header "Host: $host" "http://$$NODE_ADDRESS/" 2>&1)
+  case $$?:$$said in
+    0:*) well=$$((well + 1)) ending=0 dead=0 ;;
+    *' 503 '*) well=0 ending=$$((ending + 1)) dead=0 ;;
+    *) well=0 ending=0 dead=$$((dead + 1)) ;;
+  esac
+  if [ "$$well" -ge 2 ]; then
+    say 0
+    $busybox rm -f $folder/leaving
+  elif [ "$$dead" -ge 2 ]; then
+    say 1
+  elif [ "$$ending" -ge 2 ]; then
+    : > $folder/leaving
+    if [ -e $folder/left ] || [ ! -e $folder/proxy ]; then say 1; else $busybox touch $folder/proxy; fi
   fi
-  if [ "$$good" -ge 2 ]; then say 0; fi
-  if [ "$$bad" -ge 2 ]; then say 1; fi
   $busybox usleep 200000
 done
 """
 
-# Without a first answer about the proxy it would count as well.
-# Killed, keepalived leaves its addresses on the interface, and when started again as a backup it does not take them
-# away: two nodes would hold one address. Its files with process numbers stay too, and it would not start beside them.
-_START = f"""\
-waited=0
-while [ ! -e {_CHECK_FOLDER}/proxy ] && [ "$waited" -lt 100 ]; do
-  waited=$((waited + 1))
-  {_BUSYBOX} usleep 100000
-done
-for address in {{addresses}}; do
-  {_BUSYBOX} ip address del "$address/32" dev {{interface}} 2>/dev/null
-done
-{_BUSYBOX} rm -f /run/keepalived/*.pid
-exec "$@"
-"""
-
 _IS_FRESH = f"""\
-age=$(( $({_BUSYBOX} date +%s) - $({_BUSYBOX} stat -c %Y {_CHECK_FOLDER}/proxy) ))
+age=$(( $({BUSYBOX} date +%s) - $({BUSYBOX} stat -c %Y {CHECK_FOLDER}/proxy) ))
 [ "$age" -lt 10 ]
 """
 
@@ -146,7 +139,7 @@ fi
 def configuration(ingress: VipIngress) -> str:
     """Return keepalived.conf, one for all nodes: lines that begin with ``@<node>`` are that node's only."""
     parts = [
-        Template(_GLOBAL).substitute(folder=_CHECK_FOLDER),
+        Template(_GLOBAL).substitute(folder=CHECK_FOLDER),
         *(_instance(ingress, index, vip) for index, vip in enumerate(ingress.vips)),
     ]
     if ingress.lvs:
@@ -213,40 +206,27 @@ def config_map(environment: Environment, ingress: VipIngress) -> Manifest:
 
 def daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
     """Return the DaemonSet of keepalived."""
-    selector = {APP_LABEL: COMPONENT}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": metadata(environment, ingress.namespace, COMPONENT, COMPONENT),
-        "spec": {
-            "selector": {"matchLabels": selector},
-            # One node at a time: the others keep the addresses meanwhile.
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
-            "minReadySeconds": 3,
-            "revisionHistoryLimit": 5,
-            "template": {
-                "metadata": {"labels": metadata(environment, ingress.namespace, COMPONENT, COMPONENT)["labels"]},
-                "spec": _pod(environment, ingress),
-            },
-        },
-    }
+    pod = _pod(environment, ingress)
+    return ingress_objects.daemon_set(environment, ingress.namespace, COMPONENT, pod, min_ready_seconds=3)
+
+
+def image_of(environment: Environment, ingress: VipIngress) -> str:
+    """Return keepalived's image, which also has the shell and the small programs of all scripts."""
+    return f"{environment.registry.host}/{ingress.keepalived_image}"
 
 
 def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
-    image = f"{environment.registry.host}/{ingress.keepalived_image}"
+    image = image_of(environment, ingress)
     name = config_map(environment, ingress)["metadata"]["name"]
     return {
         "serviceAccountName": COMPONENT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "nodeSelector": INGRESS_NODE,
         "priorityClassName": "system-node-critical",
-        # An address has to be held where the node is sick or being drained, as long as its proxy answers.
-        "tolerations": [{"operator": "Exists"}],
         # The addresses belong to the node's own network, and VRRP is spoken there.
         "hostNetwork": True,
         "dnsPolicy": "Default",
-        "terminationGracePeriodSeconds": 10,
+        "terminationGracePeriodSeconds": ingress.hand_over_seconds + _MARGIN_SECONDS,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         **({"initContainers": [_ipvs_check(image)]} if ingress.lvs else {}),
         "containers": [_check_container(image), _keepalived_container(image, ingress)],
@@ -254,6 +234,7 @@ def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
             {"name": "config", "configMap": {"name": name}},
             {"name": "check", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            hand_over.volume(),
         ],
     }
 
@@ -262,40 +243,39 @@ def _ipvs_check(image: str) -> Manifest:
     return {
         "name": "kernel-has-ipvs",
         "image": image,
-        "command": [_BUSYBOX, "sh", "-c", _HAS_IPVS],
-        "env": [_field("NODE_NAME", "spec.nodeName")],
-        "resources": _resources("10m", "8Mi", "32Mi"),
-        "securityContext": _unprivileged(),
+        "command": [BUSYBOX, "sh", "-c", _HAS_IPVS],
+        "env": [field("NODE_NAME", "spec.nodeName")],
+        "resources": resources("10m", "8Mi", "32Mi"),
+        "securityContext": unprivileged(),
     }
 
 
 def _check_container(image: str) -> Manifest:
     """Return the container that asks the proxy the way a request goes: host port, redirect, entry point, router."""
-    script = Template(_CHECK).substitute(busybox=_BUSYBOX, host=HEALTH_HOST, folder=_CHECK_FOLDER)
+    script = Template(_CHECK).substitute(busybox=BUSYBOX, host=HEALTH_HOST, folder=CHECK_FOLDER)
     return {
         "name": "check",
         "image": image,
-        "command": [_BUSYBOX, "sh", "-c", script],
-        "env": [_field("NODE_ADDRESS", "status.hostIP")],
-        "resources": _resources("10m", "8Mi", "32Mi"),
-        "securityContext": _unprivileged(),
+        "command": [BUSYBOX, "sh", "-c", script],
+        "env": [field("NODE_ADDRESS", "status.hostIP")],
+        "resources": resources("10m", "8Mi", "32Mi"),
+        "securityContext": unprivileged(),
         # An answer that is no longer written anew is worth nothing.
         "livenessProbe": {
-            "exec": {"command": [_BUSYBOX, "sh", "-c", _IS_FRESH]},
+            "exec": {"command": [BUSYBOX, "sh", "-c", _IS_FRESH]},
             "periodSeconds": 5,
             "failureThreshold": 2,
             "timeoutSeconds": 5,
         },
-        "volumeMounts": [{"name": "check", "mountPath": _CHECK_FOLDER}],
+        "volumeMounts": [{"name": "check", "mountPath": CHECK_FOLDER}],
     }
 
 
 def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
-    addresses = " ".join(vip.address for vip in ingress.vips)
     return {
         "name": COMPONENT,
         "image": image,
-        "command": [_BUSYBOX, "sh", "-c", _START.format(addresses=addresses, interface=ingress.interface), "start"],
+        "command": [BUSYBOX, "sh", "-c", hand_over.agent_script(ingress), "agent"],
         "args": [
             "/usr/sbin/keepalived",
             "--dont-fork",
@@ -307,8 +287,8 @@ def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
             "--vrrp_pid=/run/keepalived/vrrp.pid",
             "--checkers_pid=/run/keepalived/checkers.pid",
         ],
-        "env": [_field("NODE_NAME", "spec.nodeName")],
-        "resources": _resources("20m", "16Mi", "64Mi"),
+        "env": [field("NODE_NAME", "spec.nodeName")],
+        "resources": resources("20m", "16Mi", "64Mi"),
         "securityContext": {
             # VRRP's raw sockets and the node's addresses are root's; what else root could do is dropped.
             "runAsUser": 0,
@@ -318,9 +298,7 @@ def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
         },
         # The parent restarts what it can; this is for a program that neither works nor ends.
         "livenessProbe": {
-            "exec": {
-                "command": [_BUSYBOX, "sh", "-c", f"{_BUSYBOX} kill -0 $({_BUSYBOX} cat /run/keepalived/vrrp.pid)"]
-            },
+            "exec": {"command": [BUSYBOX, "sh", "-c", f"{BUSYBOX} kill -0 $({BUSYBOX} cat /run/keepalived/vrrp.pid)"]},
             "initialDelaySeconds": 3,
             "periodSeconds": 5,
             "failureThreshold": 3,
@@ -328,31 +306,14 @@ def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
         },
         # A rolling update goes on to the next node only when this one could take an address.
         "readinessProbe": {
-            "exec": {"command": [_BUSYBOX, "grep", "-qx", "0", f"{_CHECK_FOLDER}/proxy"]},
+            "exec": {"command": [BUSYBOX, "grep", "-qx", "0", f"{CHECK_FOLDER}/proxy"]},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
         },
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/keepalived", "readOnly": True},
-            {"name": "check", "mountPath": _CHECK_FOLDER},
+            {"name": "check", "mountPath": CHECK_FOLDER},
             {"name": "run", "mountPath": "/run/keepalived"},
+            hand_over.mount(),
         ],
-    }
-
-
-def _field(name: str, path: str) -> Manifest:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-
-def _resources(cpu: str, memory: str, limit: str) -> Manifest:
-    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
-
-
-def _unprivileged() -> Manifest:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": _USER,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
     }

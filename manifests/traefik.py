@@ -7,8 +7,8 @@ import hashlib
 import json
 from typing import Any
 
-from manifests import Manifest
-from manifests.ingress_objects import APP_LABEL, metadata
+from manifests import Manifest, hand_over, ingress_objects, keepalived
+from manifests.ingress_objects import APP_LABEL, USER, metadata
 from manifests.keepalived import HEALTH_HOST
 from manifests.labels import SKIP_AWAIT
 from model.environment import Environment
@@ -21,8 +21,10 @@ SECURE_PORT = 8443
 # Not 8080, where the applications listen: after a power cut a proxy may get the address that an application's pod had,
 # and would answer 404 in its place for as long as that is still listed as an endpoint.
 METRICS_PORT = 9180
-_USER = 65532
 _DYNAMIC_FOLDER = "/etc/traefik/dynamic"
+_ROUTES_FOLDER = f"{_DYNAMIC_FOLDER}/routes"
+_ROUTES = {"name": "routes", "mountPath": _ROUTES_FOLDER, "readOnly": True}
+_DYNAMIC = {"name": "dynamic", "mountPath": _DYNAMIC_FOLDER}
 _MARGIN_SECONDS = 5
 # Above every router that an Ingress makes (their priority is the length of the rule) and below Traefik's own.
 _REDIRECT_PRIORITY = 1_000_000
@@ -51,12 +53,20 @@ def arguments(ingress: ProxyIngress, class_name: str) -> list[str]:
         "--ping.manualrouting=true",
         "--ping.terminatingstatuscode=503",
         "--providers.file.watch=true",
-        f"--providers.file.directory={_DYNAMIC_FOLDER}",
+        f"--providers.file.directory={_watched(ingress)}",
         f"--entrypoints.metrics.address=:{METRICS_PORT}",
         "--metrics.prometheus=true",
         "--metrics.prometheus.entrypoint=metrics",
         "--metrics.prometheus.addrouterslabels=true",
     ]
+
+
+def _watched(ingress: ProxyIngress) -> str:
+    """Return the folder whose changes Traefik sees; it does not watch those below, though it reads them.
+
+    With VIPs the sidecar writes there, also when the certificate below has changed.
+    """
+    return _DYNAMIC_FOLDER if isinstance(ingress, VipIngress) else _ROUTES_FOLDER
 
 
 def _entry_points(ingress: ProxyIngress) -> list[str]:
@@ -72,6 +82,8 @@ def _entry_points(ingress: ProxyIngress) -> list[str]:
             f"{point}.transport.respondingtimeouts.writetimeout=0s",
             f"{point}.transport.respondingtimeouts.idletimeout={proxy.idle_seconds}s",
         ]
+        if isinstance(ingress, VipIngress):
+            lines.append(f"{point}.http.middlewares={hand_over.ENTRY_POINT_MIDDLEWARE}@file")
         if proxy.trusted_proxies:
             lines.append(f"{point}.forwardedheaders.trustedips={','.join(proxy.trusted_proxies)}")
         if isinstance(ingress, NlbIngress):
@@ -157,7 +169,7 @@ def dynamic_configuration(ingress: ProxyIngress) -> str:
         }
     }
     if ingress.tls:
-        files = {"certFile": f"{_DYNAMIC_FOLDER}/tls.crt", "keyFile": f"{_DYNAMIC_FOLDER}/tls.key"}
+        files = {"certFile": f"{_ROUTES_FOLDER}/tls.crt", "keyFile": f"{_ROUTES_FOLDER}/tls.key"}
         content["tls"] = {"stores": {"default": {"defaultCertificate": files}}}
     # JSON is YAML, and always quotes what has to be quoted.
     return json.dumps(content, indent=2) + "\n"
@@ -244,22 +256,41 @@ def pod(environment: Environment, ingress: ProxyIngress) -> Manifest:
         "terminationGracePeriodSeconds": proxy.accept_seconds + proxy.drain_seconds + _MARGIN_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
             **({"sysctls": retries} if retries else {}),
         },
+        **({"initContainers": [_sidecar(environment, ingress)]} if isinstance(ingress, VipIngress) else {}),
         "containers": [_container(environment, ingress)],
         "volumes": [
-            {"name": "dynamic", "projected": {"sources": _sources(environment, ingress)}},
+            {"name": "routes", "projected": {"sources": _sources(environment, ingress)}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            *(_hand_over_volumes() if isinstance(ingress, VipIngress) else []),
         ],
     }
 
 
+def daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
+    """Return the proxies of the ingress nodes."""
+    # Long enough for keepalived's check to see the new one well before the next one goes.
+    return ingress_objects.daemon_set(
+        environment, ingress.namespace, PROXY, pod(environment, ingress), min_ready_seconds=5
+    )
+
+
+def _sidecar(environment: Environment, ingress: VipIngress) -> Manifest:
+    image = keepalived.image_of(environment, ingress)
+    return hand_over.sidecar(image, _DYNAMIC["name"], _DYNAMIC_FOLDER, _ROUTES)
+
+
+def _hand_over_volumes() -> list[Manifest]:
+    return [{"name": _DYNAMIC["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, hand_over.volume()]
+
+
 def _sources(environment: Environment, ingress: ProxyIngress) -> list[Manifest]:
-    """Return what lies in one folder, on purpose: a renewed certificate is seen by the watch on the routes."""
+    """Return what lies in one folder: routes of our own, and the certificate."""
     name = config_map(environment, ingress)["metadata"]["name"]
     sources: list[Manifest] = [{"configMap": {"name": name}}]
     if ingress.tls:
@@ -296,7 +327,8 @@ def _container(environment: Environment, ingress: ProxyIngress) -> Manifest:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "dynamic", "mountPath": _DYNAMIC_FOLDER, "readOnly": True},
+            *([_DYNAMIC] if isinstance(ingress, VipIngress) else []),
+            _ROUTES,
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
         ],
     }

@@ -18,6 +18,8 @@ from model.fields import Count, DnsLabel, Frozen, HostName, Percent, Port, Quant
 
 MINIMUM_NODES = 2
 MAXIMUM_VIPS = 16
+HAND_OVER_MARGIN_SECONDS = 4
+"""What a planned move takes besides: noticing that the proxy ends, holding new connections back, the move itself."""
 # Linux: IFNAMSIZ is 16 with the final zero; dev_valid_name() refuses '/', ':' and white space.
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}\Z")
 _CLOUD_ID = re.compile(r"[a-z]+-[a-z0-9]+\Z")
@@ -104,12 +106,12 @@ class ProxySettings(Frozen):
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose ``X-Forwarded-*`` headers are believed: a load balancer in front. From anyone else they are
     replaced by what the proxy sees."""
-    tries: Annotated[int, Field(ge=1, le=64)] = 16
+    tries: Annotated[int, Field(ge=1, le=64)] = 24
     """How often a request that could not be sent, or an idempotent one that failed, is tried. Each try takes the next
     pod in turn, whoever asks: of two pods with one dead, a try meets the dead one by a chance of a half, so three tries
-    would lose an eighth of the requests and 16 lose one in 65,000."""
-    tries_seconds: Seconds = 10
-    """After this long no further try is begun."""
+    would lose an eighth of the requests and 24 lose one in 16 million."""
+    tries_seconds: Seconds = 30
+    """After this long no further try is begun; a try at a pod that does not answer takes a second at most."""
     tcp_retries: Annotated[int, Field(ge=3, le=15)] | None = None
     """``net.ipv4.tcp_retries2`` of the proxy's pod: how long it waits on a connection to a pod that no longer
     acknowledges anything. 3 is about 3 seconds; the kernel's 15 is a quarter of an hour, which the time-out of the
@@ -179,8 +181,11 @@ class VipIngress(Frozen):
     preempt: bool = False
     """Whether a VIP goes back to the node that it prefers once that is well. Each move breaks its open connections,
     so it stays by default; turn it on where several VIPs shall spread over the nodes again by themselves."""
-    keepalived_image: SystemImage = "sys/keepalived:2.2.7"
-    """keepalived's image below the environment's registry, with ``busybox`` in it."""
+    hand_over_seconds: Annotated[int, Field(ge=1, le=290)] = 5
+    """Before a VIP moves on purpose, its node's proxy ends every connection with the next answer for so long: clients
+    that send something at least this often notice nothing. A VIP that moves because of a failure does not wait."""
+    keepalived_image: SystemImage = "sys/keepalived:2.2.7-1"
+    """keepalived's image below the environment's registry, with ``busybox`` and ``nft`` in it."""
     proxy: ProxySettings = ProxySettings()
     """The proxy."""
     tls: Tls | None = None
@@ -190,7 +195,11 @@ class VipIngress(Frozen):
 
     @model_validator(mode="after")
     def _checked(self) -> VipIngress:
-        problems = {"nodes": self._node_problems(), "vips": self._vip_problems()}
+        problems = {
+            "nodes": self._node_problems(),
+            "vips": self._vip_problems(),
+            "handOverSeconds": self._hand_over_problems(),
+        }
         found = [
             InitErrorDetails(
                 type=PydanticCustomError("value_error", "{text}", {"text": text}), loc=(field,), input=None
@@ -231,6 +240,13 @@ class VipIngress(Frozen):
             if vip.address in names:
                 problems.append(f"{vip.address} is the address of {names[vip.address]}: choose one of no machine")
         return problems
+
+    def _hand_over_problems(self) -> list[str]:
+        needed = self.hand_over_seconds + HAND_OVER_MARGIN_SECONDS
+        accepts = self.proxy.accept_seconds
+        if needed <= accepts:
+            return []
+        return [f"the VIP leaves within {needed} s, but the proxy accepts for {accepts} s: raise proxy.acceptSeconds"]
 
     def _is_host(self, address: str) -> bool:
         network = IPv4Network(self.network)

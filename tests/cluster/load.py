@@ -98,6 +98,12 @@ class Results:
         head = f"{len(self.hits)} requests, codes {codes}, {len(self.failed)} failed, slowest {slowest:.1f} s"
         return "\n".join([head, *lines])
 
+    @property
+    def error_seconds(self) -> float:
+        """From the first request that failed to the last one."""
+        times = [hit.time for hit in self.failed]
+        return (max(times) - min(times)).total_seconds() if times else 0.0
+
     def __add__(self, other: Self) -> "Results":
         return Results(tuple(sorted((*self.hits, *other.hits))))
 
@@ -157,6 +163,8 @@ class Load:
             f"-timeout={REQUEST_SECONDS}s",
             f"-max-workers={MOST_WORKERS}",
             "-redirects=-1",
+            # The certificates of tests are signed by nobody.
+            "-insecure",
             f"-keepalive={keepalive}",
             f"-output={self._results(keepalive)}",
         ]
@@ -171,8 +179,15 @@ class Load:
 
     def results(self) -> Results:
         """Return what came of every request; call it after the context has ended."""
-        both = [Results(tuple(self._read(self._results(keepalive)))) for keepalive in ("true", "false")]
-        return both[0] + both[1]
+        return self.kept() + self.fresh()
+
+    def kept(self) -> Results:
+        """Return what came of the requests on connections that were used before."""
+        return Results(tuple(self._read(self._results("true"))))
+
+    def fresh(self) -> Results:
+        """Return what came of the requests that each opened a connection."""
+        return Results(tuple(self._read(self._results("false"))))
 
     def _results(self, keepalive: str) -> Path:
         return self._folder / f"keepalive-{keepalive}.bin"

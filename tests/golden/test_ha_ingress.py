@@ -5,6 +5,7 @@ To accept a change: ``make golden``, then read the diff.
 """
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from devcluster import keepalived as image
 from devcluster.progress import Progress
 from manifests import Manifest, keepalived
 from manifests.ha_ingress import ha_ingress
-from manifests.ingress_objects import INGRESS_NODE
+from manifests.ingress_objects import BUSYBOX, INGRESS_NODE
 from manifests.traefik import PROXY
 from model.environment import Environment, Ingress, Registry
 from model.ingress import AlbIngress, HaIngressSettings, IngressNode, Lvs, NlbIngress, Tls, Vip, VipIngress
@@ -127,6 +128,21 @@ def program() -> list[str]:
     return [str(loader), "--library-path", str(libraries), str(root / image.PROGRAM)]
 
 
+@pytest.fixture(scope="session")
+def in_image() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program of keepalived's image, with its own libraries, in a network of its own."""
+    root = image.root(Progress(quiet=True))
+    (libraries,) = (root / "usr/lib").iterdir()
+    (loader,) = libraries.glob("ld-linux*.so*")
+
+    def run(path: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        command = [str(loader), "--library-path", str(libraries), str(root / path), *arguments]
+        alone = ["unshare", "--map-root-user", "--net", *command]
+        return subprocess.run(alone, input=text, capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
 def config_test(program: list[str], text: str, node: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run keepalived's own test of a configuration; it asks that the interface exists, and may not be ``lo``."""
     file = folder / "keepalived.conf"
@@ -167,13 +183,42 @@ def test_no_node_is_its_own_peer_and_each_vip_prefers_another(case: str) -> None
         assert lines.count(f"@{NODES[index].name} priority 150") == 1
 
 
+def scripts(case: str) -> dict[str, str]:
+    """Return container → its shell script."""
+    specs = [pod(case, PROXY), pod(case, keepalived.COMPONENT)]
+    containers = [each for spec in specs for each in (*spec.get("initContainers", []), *spec["containers"])]
+    shells = [each for each in containers if each.get("command", [""])[0] == BUSYBOX]
+    return {each["name"]: each["command"][3] for each in shells}
+
+
+@pytest.mark.parametrize("case", WITH_KEEPALIVED)
+def test_the_shell_and_the_packet_filter_of_the_image_accept_the_scripts(
+    case: str, in_image: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    found = scripts(case)
+    assert {"check", keepalived.COMPONENT, "open-connections"} <= found.keys()
+    for script in found.values():
+        checked = in_image(image.BUSYBOX, "sh", "-n", text=script)
+        assert (checked.returncode, checked.stderr) == (0, "")
+    rules = found[keepalived.COMPONENT].split("<<'END'")[1].split("\n", 1)[1].split("\nEND\n")[0]
+    accepted = in_image(image.NFT, "--check", "--file", "-", text=rules)
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    refused = in_image(image.NFT, "--check", "--file", "-", text=rules.replace("10.89.0.100", "10.89.0.1000"))
+    assert refused.returncode != 0, "a check that can't fail"
+
+
+def test_the_shell_check_can_fail(in_image: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert in_image(image.BUSYBOX, "sh", "-n", text="while :; do echo\n").returncode != 0
+
+
 def pod(case: str, name: str) -> Manifest:
     return one(case, "DaemonSet", name)["spec"]["template"]["spec"]
 
 
 def test_only_keepalived_is_root_and_with_two_capabilities() -> None:
     for name in (PROXY, keepalived.COMPONENT):
-        for container in pod("test", name)["containers"]:
+        spec = pod("test", name)
+        for container in (*spec.get("initContainers", []), *spec["containers"]):
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
             assert security["readOnlyRootFilesystem"] is True

@@ -55,6 +55,8 @@ def test_configuration_files_parse_and_carry_the_instance(instance: Instance) ->
     assert yaml.safe_load(files["kube-proxy.yaml"])["clusterCIDR"] == "10.248.0.0/16"
     pods = json.loads(files["10-pods.conflist"])["plugins"][0]
     assert pods["ipam"]["ranges"] == [[{"subnet": "10.248.2.0/24"}]]
+    # On the disk, as on a real machine: after a power cut an old address is not given to another application at once.
+    assert pods["ipam"]["dataDir"].startswith("/run/node/")
     assert 'server = "http://10.89.4.5:5000"' in files["hosts.toml"]
     assert 'sandbox_image = "harbor.package.test/sys/pause:1"' in files["containerd.toml"]
 

@@ -84,6 +84,10 @@ def vips(*addresses: str) -> list[dict[str, Any]]:
         ({"vips": [{**VIP, "routerId": 256}]}, "vips.0.routerId: input should be less than or equal to 255 (got 256)"),
         ({"vip": []}, "vip: unknown key; did you mean 'vips'?"),
         ({"auth": "secret"}, "auth: unknown key"),
+        (
+            {"handOverSeconds": 7},
+            "handOverSeconds: the VIP leaves within 11 s, but the proxy accepts for 10 s: raise proxy.acceptSeconds",
+        ),
         ({"proxy": {"tries": 0}}, "proxy.tries: input should be greater than or equal to 1 (got 0)"),
     ],
 )
