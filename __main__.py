@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
@@ -11,7 +12,7 @@ from components._apply import apply
 from manifests.namespace import namespace
 from model.problems import SettingsError
 from model.stack import Application, Stack
-from settings import load_stack
+from settings import load_stack, read_outputs
 from smoke import check
 
 
@@ -54,20 +55,32 @@ def main() -> None:
         application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
         for application in stack.deployed
     }
-    if stack.whole:
-        export(stack, apps)
+    export(stack, apps, {} if stack.whole else read_outputs())
 
 
-def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp]) -> None:
-    """Export what runs and where it answers; a run that registers one project leaves the outputs as they are."""
+def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:
+    """Export what runs and where it answers.
+
+    Args:
+        stack: What is registered.
+        apps: Gitea project → its component.
+        earlier: The stack's outputs so far, in which only these projects change: a run that registers one project
+            would otherwise take all others out of them.
+    """
+    for name, value in earlier.items():
+        pulumi.export(name, value)
     waiting = {application.gitea_name: None for application in stack.waiting}
-    pulumi.export("releases", {name: app.release for name, app in apps.items()} | waiting)
+    releases = {name: app.release for name, app in apps.items()}
+    pulumi.export("releases", {**earlier.get("releases", {}), **releases, **waiting})
     environment = stack.environment
     pulumi.export(
         "endpoints",
         {
-            name: {"url": app.url, "address": environment.ingress.entry, "namespace": environment.namespace}
-            for name, app in apps.items()
+            **earlier.get("endpoints", {}),
+            **{
+                name: {"url": app.url, "address": environment.ingress.entry, "namespace": environment.namespace}
+                for name, app in apps.items()
+            },
         },
     )
 

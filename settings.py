@@ -179,6 +179,17 @@ def read_records() -> dict[str, Record]:
     return records_of(plain_mapping(cast("Mapping[str, object]", answer.value or {}).get("outputs")) or {})
 
 
+def read_outputs() -> dict[str, Any]:
+    """Return the stack's outputs as the last update left them; secret ones are marked as such again."""
+    own = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    answer = cast(
+        "Mapping[str, Any]", pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": own}).value or {}
+    )
+    secret = set(answer.get("secretOutputNames", []))
+    outputs = plain_mapping(answer.get("outputs")) or {}
+    return {name: pulumi.Output.secret(value) if name in secret else value for name, value in outputs.items()}
+
+
 def _stack_config() -> dict[str, Any]:
     """Return all our keys of the selected stack, also those that no one knows, so that they can be refused."""
     prefix = f"{NAMESPACE}:"

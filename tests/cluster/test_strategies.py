@@ -242,7 +242,8 @@ def test_a_bad_release_leaves_the_old_one_serving_and_the_next_converges(
     program: Program, cluster: Cluster, tmp_path: Path, strategy: str
 ) -> None:
     program.append(API, f"strategy: {strategy}\nrollout: {{progressDeadlineSeconds: 20}}\nprobes:\n"
-        "  startup: {path: /healthz/startup, periodSeconds: 1, failureThreshold: 5}\n")  # fmt: skip
+        "  startup: {path: /healthz/startup, periodSeconds: 1, failureThreshold: 5}\n"
+        "  readiness: {path: /healthz/ready}\n  liveness: {path: /healthz/live}\n")  # fmt: skip
     program.up()
     good = program.tags[API]
     with Load(cluster, tmp_path, [Request(*program.url(API))], RATE) as load:

@@ -29,6 +29,7 @@ class Recording(pulumi.runtime.Mocks):
     """Remembers what is declared; answers calls with what the stack recorded before."""
 
     earlier: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    earlier_outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     declared: list[Declared] = field(default_factory=list[Declared])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -39,6 +40,9 @@ class Recording(pulumi.runtime.Mocks):
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
         asked = cast("dict[str, str]", args.args)  # pyright: ignore[reportUnknownMemberType]
+        if args.token.endswith(":readStackOutputs"):
+            assert asked["name"].startswith("organization/package-platform/")
+            return {"outputs": dict(self.earlier_outputs), "secretOutputNames": []}
         assert (args.token, list(asked)) == ("pulumi:pulumi:readStackResourceOutputs", ["stackName"])
         assert asked["stackName"].startswith("organization/package-platform/")
         return {"outputs": dict(self.earlier)}
@@ -60,8 +64,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(Registry, "digests", digests)
     monkeypatch.chdir(PROGRAM)
 
-    def run_program(stack: str, *, earlier: Mapping[str, Any] | None = None, **config: Any) -> Recording:
-        recording = Recording(earlier=earlier or {})
+    def run_program(
+        stack: str,
+        *,
+        earlier: Mapping[str, Any] | None = None,
+        earlier_outputs: Mapping[str, Any] | None = None,
+        **config: Any,
+    ) -> Recording:
+        recording = Recording(earlier=earlier or {}, earlier_outputs=earlier_outputs or {})
         pulumi.runtime.set_mocks(
             recording, project="package-platform", stack=stack, preview=False, organization="organization"
         )

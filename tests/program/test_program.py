@@ -121,17 +121,25 @@ def record_of(recording: Recording, name: str) -> Record:
 
 
 def test_an_instruction_registers_one_project_and_nothing_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = record_of(run("test"), "packet")
-    instruction = Instruction(project="packet", records={"packet": record})
+    first = run("test")
+    instruction = Instruction(project="packet", records={"packet": record_of(first, "packet")})
     monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
-    recording = run("test", tags={"packet": "2022-08-03-18-54", "SJZY.Package.Api": "2022-08-03-18-54"})
+    tags = {"packet": "2022-08-03-18-54", "SJZY.Package.Api": "2022-08-03-18-54"}
+    recording = run("test", earlier_outputs=first.outputs, tags=tags)
     assert {each.inputs["metadata"]["namespace"] for each in recording.declared if "metadata" in each.inputs} == {
         "package-test"
     }
     assert [each.name for each in recording.of("FrontendApp")] == ["packet"]
     assert recording.of("PackageApp") + recording.of("HaIngress") + recording.of("Namespace") == []
-    assert recording.outputs == {}
     assert record_of(recording, "packet").live == "green"
+    changed = {name: tag for name, tag in released(recording).items() if tag != released(first)[name]}
+    assert changed == {"packet": "2022-08-03-18-54"}, "the other projects stay in the outputs"
+    assert recording.outputs["endpoints"] == first.outputs["endpoints"]
+    assert recording.outputs["ingress"] == first.outputs["ingress"]
+
+
+def released(recording: Recording) -> dict[str, str]:
+    return {name: release["tag"] for name, release in recording.outputs["releases"].items()}
 
 
 def test_tidying_leaves_the_traffic_and_takes_the_pods(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
