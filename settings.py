@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,8 @@ from model.stack import (
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
+_STATE_SECONDS = 20.0
+_STATE_PAUSE_SECONDS = 0.2
 PROGRAM = Path(__file__).resolve().parent
 
 
@@ -174,20 +177,38 @@ def read_records() -> dict[str, Record]:
     They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
     outputs would stay old when any sibling fails.
     """
-    own = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    answer = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": own})
-    return records_of(plain_mapping(cast("Mapping[str, object]", answer.value or {}).get("outputs")) or {})
+    answer = _ask_own_state("pulumi:pulumi:readStackResourceOutputs", "stackName")
+    return records_of(plain_mapping(answer.get("outputs")) or {})
 
 
 def read_outputs() -> dict[str, Any]:
     """Return the stack's outputs as the last update left them; secret ones are marked as such again."""
-    own = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    answer = cast(
-        "Mapping[str, Any]", pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": own}).value or {}
-    )
+    answer = _ask_own_state("pulumi:pulumi:readStackOutputs", "name")
     secret = set(answer.get("secretOutputNames", []))
     outputs = plain_mapping(answer.get("outputs")) or {}
     return {name: pulumi.Output.secret(value) if name in secret else value for name, value in outputs.items()}
+
+
+def _ask_own_state(token: str, parameter: str) -> Mapping[str, Any]:
+    """Ask the engine about this stack's own state.
+
+    The engine may be writing that file at the same moment (it notes the root resource when the program starts), and the
+    file backend does not write it in one step: what can't be read is asked for again.
+
+    Raises:
+        Exception: The engine's own, if the state is still not readable after ``_STATE_SECONDS``.
+    """
+    own = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    deadline = time.monotonic() + _STATE_SECONDS
+    while True:
+        try:
+            answer = pulumi.runtime.invoke(token, {parameter: own})
+        except Exception:  # the engine's errors have no type of their own
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_STATE_PAUSE_SECONDS)
+        else:
+            return cast("Mapping[str, Any]", answer.value or {})
 
 
 def _stack_config() -> dict[str, Any]:

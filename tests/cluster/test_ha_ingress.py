@@ -59,6 +59,7 @@ def test_a_killed_keepalived(ingress: Ingress, tmp_path: Path) -> None:
     ingress.settle()
 
 
+@pytest.mark.soak
 def test_a_power_cut_of_the_holder_and_power_on(ingress: Ingress, tmp_path: Path) -> None:
     cut_and_on(ingress, tmp_path, ingress.holder())
 

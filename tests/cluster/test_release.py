@@ -67,6 +67,7 @@ def test_a_release_and_its_rollback_lose_no_request(program: Program, release: R
     assert status["by"]
 
 
+@pytest.mark.soak
 def test_a_release_touches_nothing_of_other_projects(program: Program, release: Release) -> None:
     """Neither those whose names begin alike, nor the tags that another clone has released."""
     release("deploy", OUTPUT, program.other_tag(OUTPUT))
@@ -89,7 +90,10 @@ def test_a_release_touches_nothing_of_other_projects(program: Program, release: 
 
 @pytest.mark.parametrize(
     ("tag", "reason", "log"),
-    [("bad-crash", "CrashLoopBackOff", "CRASH"), ("bad-unready", "NotReady", "")],
+    [
+        ("bad-crash", "CrashLoopBackOff", "CRASH"),
+        pytest.param("bad-unready", "NotReady", "", marks=pytest.mark.soak),
+    ],
 )
 def test_a_bad_release_is_told_in_time_and_put_back(  # noqa: PLR0913, PLR0917 - fixtures
     program: Program, release: Release, load: Load, tag: str, reason: str, log: str
@@ -121,6 +125,7 @@ def test_a_missing_image_changes_nothing(program: Program, release: Release) -> 
     assert program.identities() == before
 
 
+@pytest.mark.soak
 def test_two_at_once_take_turns_and_both_succeed(program: Program, release: Release) -> None:
     wanted = {project: program.other_tag(project) for project in (API, OUTPUT)}
     with (
@@ -134,6 +139,7 @@ def test_two_at_once_take_turns_and_both_succeed(program: Program, release: Rele
     assert {project: statuses[project] for project in wanted} == wanted
 
 
+@pytest.mark.soak
 def test_whatever_is_killed_the_next_run_converges(program: Program, release: Release, load: Load) -> None:
     first, second = program.tags[API], program.other_tag(API)
     chance = random.Random(5)  # noqa: S311 - moments of a test

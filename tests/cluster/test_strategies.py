@@ -115,6 +115,7 @@ STRATEGIES = (
 )
 
 
+@pytest.mark.soak
 def test_a_project_goes_through_all_strategies_and_loses_nothing(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -101,6 +101,22 @@ def test_the_record_remembers_the_release_before(run: Run) -> None:
     assert tags_of("packet") == ["2022-08-02-16-59"]
 
 
+def test_a_state_that_is_being_written_is_read_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, invoke = run("test"), pulumi.runtime.invoke
+    asked: list[str] = []
+
+    def unreadable_at_first(token: str, props: dict[str, str]) -> object:
+        asked.append(token)
+        if len(asked) <= 2:
+            raise RuntimeError("invoke failed: failed to load checkpoint: EOF")
+        return invoke(token, props)
+
+    monkeypatch.setattr(pulumi.runtime, "invoke", unreadable_at_first)
+    second = run("test", earlier=recorded(first))
+    assert len(asked) == 3
+    assert record_of(second, "packet") == record_of(first, "packet")
+
+
 def test_nobody_goes_back_by_accident(run: Run) -> None:
     first, old = run("test"), "2022-08-02-16-59"
     second = run("test", earlier=recorded(first), tags={"packet": "2022-08-03-18-54"})
