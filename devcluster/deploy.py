@@ -156,7 +156,7 @@ def _pulumi(root: Path, process_environment: Mapping[str, str], arguments: tuple
 
 
 def _ready_pods(process_environment: Mapping[str, str]) -> dict[str, str]:
-    """Return Gitea project → `ready/wanted` pods."""
+    """Return `namespace/Gitea project/slot` → `ready/wanted` pods."""
     command = ["kubectl", "get", "deployments", "--all-namespaces", "--output=json"]
     finished = subprocess.run(command, env=process_environment, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
@@ -167,7 +167,8 @@ def _ready_pods(process_environment: Mapping[str, str]) -> dict[str, str]:
         project = metadata.get("annotations", {}).get("package-platform/gitea-project")
         if project:
             ready = item["status"].get("readyReplicas", 0)
-            found[f"{metadata['namespace']}/{project}"] = f"{ready}/{item['spec']['replicas']}"
+            slot = item["spec"]["selector"]["matchLabels"].get("slot", "")
+            found[f"{metadata['namespace']}/{project}/{slot}"] = f"{ready}/{item['spec']['replicas']}"
     return found
 
 
@@ -181,7 +182,7 @@ def _rows(outputs: Mapping[str, Any], pods: Mapping[str, str]) -> list[Row]:
         url, namespace = endpoint.get("url"), endpoint["namespace"]
         answer = _answer(url, endpoint.get("address")) if url else "no route"
         tag = release["tag"]
-        rows.append(Row(project, tag, url or "-", pods.get(f"{namespace}/{project}", "-"), answer))
+        rows.append(Row(project, tag, url or "-", pods.get(f"{namespace}/{project}/{release['slot']}", "-"), answer))
     return rows
 
 
