@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from release import commands, views
+from model.plan import CanaryWish
+from release import canary, commands, views
 from release.change import Options
 from release.diagnosis import Limits
 from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
@@ -88,11 +90,33 @@ A lock of this host whose process is gone needs no command: the next run clears 
 Example:
   release unlock -s uat
 """
-TIDY = """Scale down the slot of PROJECT that gets no traffic; a later rollback to it then starts pods.
+TIDY = """Scale down slots that get no traffic, once they were kept warm for `warmFor`.
+
+\b
+A later rollback to one starts its pods again. For a timer: without PROJECT it looks at all.
+Examples:
+  release tidy -s uat
+  release tidy SJZY.Package.Api -s uat --now
+"""
+CANARY = """Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
+
+\b
+The wish is written into the stack file: commit it.
+Examples:
+  release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --weight 10
+  release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --header X-Canary
+"""
+PROMOTE = """Give the canary of PROJECT all of its traffic.
 
 \b
 Example:
-  release tidy SJZY.Package.Api -s uat
+  release promote SJZY.Package.Api -s uat
+"""
+ABORT = """Take all traffic from the canary of PROJECT, and end it.
+
+\b
+Example:
+  release abort SJZY.Package.Api -s uat
 """
 
 app = typer.Typer(
@@ -253,6 +277,48 @@ def unlock(
 
 @app.command(help=TIDY)
 def tidy(  # noqa: PLR0913 - the options of a command
+    stack: Stack,
+    project: Annotated[str, typer.Argument(help="Gitea project; all when it is left out.")] = "",
+    *,
+    at_once: Annotated[bool, typer.Option("--now", help="Also what is to stay warm for longer.")] = False,
+    message: Message = "",
+    wait_lock: WaitLock = 1800.0,
+    as_json: Json = False,
+    cwd: Cwd = HERE,
+    config_file: ConfigFile = None,
+) -> None:
+    """Scale down what is warm."""
+    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    raise typer.Exit(commands.tidy(session, project, at_once=at_once))
+
+
+@app.command("canary", help=CANARY)
+def start_canary(  # noqa: PLR0913 - the options of a command
+    project: Project,
+    tag: Tag,
+    stack: Stack,
+    *,
+    weight: Annotated[int, typer.Option("--weight", min=0, max=100, help="Percent of the requests.")] = 0,
+    header: Annotated[
+        str, typer.Option("--header", help="Requests with this header and the value always get it.")
+    ] = "",
+    message: Message = "",
+    wait_lock: WaitLock = 1800.0,
+    as_json: Json = False,
+    cwd: Cwd = HERE,
+    config_file: ConfigFile = None,
+) -> None:
+    """Start a canary, or change its share."""
+    try:
+        wish = CanaryWish(tag=tag, weight=weight, header=header or None)
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
+    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    raise typer.Exit(canary.start(session, project, wish))
+
+
+@app.command(help=PROMOTE)
+def promote(  # noqa: PLR0913 - the options of a command
     project: Project,
     stack: Stack,
     *,
@@ -262,9 +328,25 @@ def tidy(  # noqa: PLR0913 - the options of a command
     cwd: Cwd = HERE,
     config_file: ConfigFile = None,
 ) -> None:
-    """Scale down what is warm."""
+    """Give a canary all traffic."""
     session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
-    raise typer.Exit(commands.tidy(session, project))
+    raise typer.Exit(canary.promote(session, project))
+
+
+@app.command(help=ABORT)
+def abort(  # noqa: PLR0913 - the options of a command
+    project: Project,
+    stack: Stack,
+    *,
+    message: Message = "",
+    wait_lock: WaitLock = 1800.0,
+    as_json: Json = False,
+    cwd: Cwd = HERE,
+    config_file: ConfigFile = None,
+) -> None:
+    """Take all traffic from a canary."""
+    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    raise typer.Exit(canary.abort(session, project))
 
 
 def main() -> None:

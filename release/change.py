@@ -11,11 +11,11 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from model.release import Instruction, Record, Release
 from model.stack import Application
@@ -56,6 +56,45 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     lock_seconds: float = 1800.0
     put_back: bool = True
+
+
+def _as_it_is(_: Record | None) -> None:
+    """Run the application's own image, whatever runs."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to become of a project.
+
+    Args:
+        action: What the program is told to do.
+        target: Checks the record that was found, and may choose from it what to run; None for the application's own
+            image.
+        config: Keys of the stack file that differ for this run, with their namespace.
+        watched: The image whose pods are watched, where it is not the application's: a canary's.
+        tag: What it is about, where that is not the application's tag: a canary's.
+    """
+
+    action: Action
+    target: Callable[[Record | None], Release | None] = _as_it_is
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    watched: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is looked at while pulumi runs.
+
+    Args:
+        name: The project's name in Kubernetes.
+        image: The reference that its new pods run.
+        before: What the record said when the run was begun; None to let it be.
+    """
+
+    name: str
+    image: str
+    before: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -168,27 +207,24 @@ class Changer:
             self._clear(deadline)
             yield
 
-    def make(
-        self, application: Application, action: Action, target: Callable[[Record | None], Release | None]
-    ) -> Changed:
+    def make(self, application: Application, wish: Wish) -> Changed:
         """Bring one project to what is wanted; the stack is held.
 
         Args:
             application: The project, with the image that it is to run.
-            action: What the program is told to do.
-            target: Checks the record that was found, and may choose from it; None for the application's own image.
+            wish: What is to become of it.
 
         Raises:
             LockedError: If a run elsewhere does not end in time.
-            ReleaseError: Whatever ``target`` raises.
+            ReleaseError: Whatever ``wish.target`` raises.
         """
         deadline = time.monotonic() + self._options.lock_seconds
         while True:
             records = self._cluster.records()
             before = records.get(application.name)
-            wanted = target(before)
+            wanted = wish.target(before)
             chosen = application.running(wanted) if wanted else application
-            attempt = self._attempt(chosen, action, records)
+            attempt = self._attempt(chosen, wish, records)
             if attempt.end not in ("locked", "moved"):
                 break
             if attempt.end == "locked":
@@ -203,33 +239,32 @@ class Changer:
         """
         deadline = time.monotonic() + self._options.lock_seconds
         while True:
-            attempt = self._watch(up(config, self._options.message), None, None)
+            attempt = self._watch(up(config, self._options.message), None)
             if attempt.end != "locked":
                 return attempt
             self._wait_for_lock(attempt, deadline)
 
     # One run of pulumi.
 
-    def _attempt(self, application: Application, action: Action, records: dict[str, Record]) -> Attempt:
+    def _attempt(self, application: Application, wish: Wish, records: dict[str, Record]) -> Attempt:
         reading = self._reading(application, records.get(application.name))
-        command = self._command(application, action, records, self._options.message, reading)
-        return self._watch(command, application, records.get(application.name))
+        command = self._command(application, wish, records, reading)
+        watched = wish.watched or (application.image.reference if application.image else "")
+        return self._watch(command, Watched(application.name, watched, records.get(application.name)))
 
     def _command(
-        self,
-        application: Application,
-        action: Action,
-        records: dict[str, Record],
-        message: str,
-        reading: Sequence[str] = (),
+        self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
     ) -> Command:
         image = application.image
         if image is None:
             raise ValueError(f"{application.gitea_name} has no image")
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
-        instruction = Instruction(project=application.gitea_name, action=action, records=mine)
-        config = self._program.config_text({TAGS: tags})
+        instruction = Instruction(project=application.gitea_name, action=wish.action, records=mine)
+        config = self._program.config_text({TAGS: tags, **wish.config})
+        message = self._options.message
+        if wish.action == "restore":
+            message = message.replace("release ", "release restore after ", 1)
         return up(config, message, instruction, self._program.urn(application), *reading)
 
     def _reading(self, application: Application, record: Record | None) -> list[str]:
@@ -245,9 +280,9 @@ class Changer:
         urns = self._pulumi.children(self._program.urn(application))
         return ["--refresh", *(f"--target={urn}" for urn in urns)] if urns else []
 
-    def _watch(self, command: Command, application: Application | None, before: Record | None) -> Attempt:
+    def _watch(self, command: Command, watched: Watched | None) -> Attempt:
         with self._pulumi.start(command, self._held) as run:
-            watch = _Watch(self._cluster, self._screen, self._options.limits, application, before)
+            watch = _Watch(self._cluster, self._screen, self._options.limits, watched)
             details = self._follow(run, watch)
             watch.events(run)
             self._screen.settle()
@@ -294,14 +329,14 @@ class Changer:
         self._screen.line(f"puts {project} {tag} back")
         deadline = time.monotonic() + self._options.lock_seconds
         old = application.running(before.release)
-        message = self._options.message.replace("release ", "release restore after ", 1)
         # What pulumi was stopped in, it knows as unfinished and brings to its end; only where it does not know is it
         # told to look.
         reading: list[str] = []
         while True:
             self._clear(deadline)
             records = {**self._cluster.records(), application.name: before}
-            again = self._watch(self._command(old, "restore", records, message, reading), old, None)
+            command = self._command(old, Wish("restore"), records, reading)
+            again = self._watch(command, Watched(old.name, old.image.reference if old.image else ""))
             if again.end == "locked":
                 self._wait_for_lock(again, deadline)
                 continue
@@ -407,9 +442,7 @@ def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
 class _Watch:
     """What is seen while pulumi runs."""
 
-    def __init__(
-        self, cluster: Cluster, screen: Screen, limits: Limits, application: Application | None, before: Record | None
-    ) -> None:
+    def __init__(self, cluster: Cluster, screen: Screen, limits: Limits, watched: Watched | None) -> None:
         self.errors: list[str] = []
         self.hopeless: Hopeless | None = None
         self.moved = False
@@ -417,10 +450,8 @@ class _Watch:
         self.ready_seconds: float | None = None
         self._cluster = cluster
         self._screen = screen
-        self._application = application
-        self._before = before
-        image = application.image.reference if application and application.image else ""
-        self._diagnosis = Diagnosis(image, limits) if application else None
+        self._watched = watched
+        self._diagnosis = Diagnosis(watched.image, limits) if watched else None
         self._begun = False
         self._silent = False
         self._looked = 0.0
@@ -449,15 +480,16 @@ class _Watch:
 
     def _check_record(self) -> None:
         """The lock is held from here on: what was read before it must still be true."""
-        if self._application and self._before:
-            self.moved = self._cluster.record(self._application.name) != self._before
+        watched = self._watched
+        if watched and watched.before:
+            self.moved = self._cluster.record(watched.name) != watched.before
 
     def _look(self) -> None:
-        application, diagnosis = self._application, self._diagnosis
-        if not application or not diagnosis:
+        watched, diagnosis = self._watched, self._diagnosis
+        if not watched or not diagnosis:
             return
         try:
-            deployments, pods = self._cluster.deployments(application.name), self._cluster.pods(application.name)
+            deployments, pods = self._cluster.deployments(watched.name), self._cluster.pods(watched.name)
         except ClusterError as error:
             # The release goes on without being watched; pulumi has its own way of waiting for the API server.
             if not self._silent:

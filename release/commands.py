@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from model.names import slot_name
 from model.release import Record, Release
 from model.stack import Application, Image
 from registry import ImageMissingError, Registry, RegistryError
 from release import history as past
-from release.change import Action, Changed, Changer, Options
+from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster
 from release.diagnosis import ready_text
 from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
 from release.inputs import ALLOW_OLDER, TAGS, Program
+from release.objects import name_of
 from release.pulumi import Pulumi
 from release.screen import Screen
 
@@ -51,6 +54,11 @@ class Session:
         return Changer(self.program, cluster, self.screen, replace(self.options, message=message))
 
 
+def live_pods(cluster: Cluster, name: str, record: Record) -> str:
+    """Return ``ready/wanted`` pods of the slot that gets the traffic."""
+    return ready_text(each for each in cluster.deployments(name) if name_of(each) == slot_name(name, record.live))
+
+
 @dataclass(frozen=True)
 class Order:
     """What was asked for.
@@ -71,7 +79,7 @@ class Order:
 def deploy(session: Session, project: str, tag: str) -> int:
     """Release a tag of a project; returns the exit code."""
     application = pinned(session.program.application(project, tag))
-    return _change(session, application, "deploy", "release", lambda _: None)
+    return change(session, application, "deploy", Wish("release"))
 
 
 def rollback(session: Session, project: str, tag: str, steps: int) -> int:
@@ -91,37 +99,79 @@ def rollback(session: Session, project: str, tag: str, steps: int) -> int:
 
     with closing(session.cluster()) as cluster:
         chosen = target(cluster.record(application.name))
-    return _change(session, application.running(chosen), "rollback", "release", target)
+    return change(session, application.running(chosen), "rollback", Wish("release", target))
 
 
-def tidy(session: Session, project: str) -> int:
-    """Scale down the slot of a project that gets no traffic; returns the exit code."""
-    application = unpinned(session.program, project)
+def tidy(session: Session, project: str, *, at_once: bool) -> int:
+    """Scale down slots that get no traffic and were kept warm for long enough; returns the exit code.
 
-    def target(record: Record | None) -> Release:
-        if record is None:
-            raise RefusedError(f"{project} is not deployed")
-        return record.release
-
+    Args:
+        session: The stack.
+        project: Gitea project; empty for all of the stack.
+        at_once: Also those that are to stay warm for longer.
+    """
+    program = session.program
     with closing(session.cluster()) as cluster:
-        chosen = target(cluster.record(application.name))
-    return _change(session, application.running(chosen), "tidy", "tidy", target)
+        records = cluster.records()
+    names = [program.known(project)] if project else list(program.projects.values())
+    applications = [unpinned(program, name) for name in names]
+    due = [each for each in applications if is_due(each, records.get(each.name), datetime.now(UTC), at_once=at_once)]
+    if not due:
+        session.screen.result(["nothing is past its time"], {"stack": program.stack, "tidied": []})
+    codes = [change(session, _as_recorded(each, records[each.name]), "tidy", Wish("tidy", _live)) for each in due]
+    return max(codes, default=DONE)
 
 
-def _change(
-    session: Session,
-    application: Application,
-    what: str,
-    action: Action,
-    target: Callable[[Record | None], Release | None],
-) -> int:
-    project, tag = application.gitea_name, _image(application).tag
+def is_due(application: Application, record: Record | None, now: datetime, *, at_once: bool) -> bool:
+    """Tell whether a project has warm pods without traffic that are past ``blueGreen.warmFor``. Pure.
+
+    Args:
+        application: The project.
+        record: What it runs.
+        now: The time.
+        at_once: Whether ``warmFor`` does not matter.
+    """
+    if record is None:
+        return False
+    live = record.slots[record.live]
+    pair = record.live != "main"  # the other half of an A/B pair has the same revision, and serves
+    idle = [
+        slot
+        for name, slot in record.slots.items()
+        if name not in (record.live, "canary") and slot.warm and not (pair and slot.revision == live.revision)
+    ]
+    if not idle or at_once or not record.since:
+        return bool(idle)
+    return (now - datetime.fromisoformat(record.since)).total_seconds() >= application.project.blue_green.warm_for
+
+
+def _live(record: Record | None) -> Release:
+    if record is None:
+        raise RefusedError("the project is not deployed any more")
+    return record.release
+
+
+def _as_recorded(application: Application, record: Record) -> Application:
+    return application.running(record.release)
+
+
+def change(session: Session, application: Application, what: str, wish: Wish) -> int:
+    """Make a change of one project and tell its outcome; returns the exit code.
+
+    Args:
+        session: The stack.
+        application: The project, with the image that it is to run.
+        what: The command, for people.
+        wish: What is to become of the project.
+    """
+    project, tag = application.gitea_name, wish.tag or _image(application).tag
     why = past.message(what, project, tag, who_runs(), session.options.message)
     with closing(session.cluster()) as cluster:
         changer = session.changer(cluster, why)
         with changer.hold(f"{what} {project} {tag} by {who_runs()} (pid {os.getpid()})"):
-            changed = changer.make(application, action, target)
-        pods = ready_text(cluster.deployments(application.name)) if changed.attempt.end == "done" else ""
+            changed = changer.make(application, wish)
+        live = changed.after if changed.attempt.end == "done" else None
+        pods = live_pods(cluster, application.name, live) if live else ""
     order = Order(what, session.program.stack, project, tag)
     code, seconds = exit_code(changed), session.screen.seconds
     session.screen.result(told(order, changed, seconds, pods), facts(order, changed, seconds, code))
@@ -144,7 +194,10 @@ def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]
     before = changed.before.release.tag if changed.before else "nothing"
     if attempt.end == "done":
         live = changed.after.release.tag if changed.after else tag
-        lines = [f"{project} {live} is live in {stack}", f"  before    {before}", f"  took      {seconds:.1f} s"]
+        head = f"{project} {live} is live in {stack}"
+        if what == "canary":
+            head = f"{project} {tag} is the canary in {stack}, beside {live}"
+        lines = [head, f"  before    {before}", f"  took      {seconds:.1f} s"]
         if attempt.ready_seconds is not None:
             lines.append(f"  ready     first new pod after {attempt.ready_seconds:.1f} s")
         lines += [f"  pods      {pods} ready"]

@@ -29,6 +29,7 @@ COMPONENT_TYPES = {
 """Kind of a project → type of its component in the state."""
 TAGS = f"{NAMESPACE}:tags"
 ALLOW_OLDER = f"{NAMESPACE}:allowOlder"
+CANARIES = f"{NAMESPACE}:canaries"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from release import history as past
 from release import lock as locks
 from release.change import drain
 from release.cluster import Cluster
-from release.commands import HISTORY_PAGE, Session, pinned, unpinned
-from release.diagnosis import ready_text
+from release.commands import HISTORY_PAGE, Session, live_pods, pinned, unpinned
 from release.drift import drift_of
 from release.errors import DONE, LockedError, PulumiError, RefusedError
 from release.inputs import TAGS, Program
@@ -101,7 +100,7 @@ def _status(
         "strategy": application.project.strategy,
         "live": record.live if record else None,
         "slots": {name: slot.model_dump(exclude_none=True) for name, slot in record.slots.items()} if record else {},
-        "pods": ready_text(deployments) if record else None,
+        "pods": live_pods(cluster, application.name, record) if record else None,
         "since": record.since if record else None,
         "by": made.who if made else None,
         "drift": drift,

@@ -46,7 +46,7 @@ config = options.get("--config-file")
 told = os.environ.get("PACKAGE_PLATFORM_RELEASE")
 call = {{
     "words": words,
-    "config": json.load(open(config)) if config else None,
+    "config": json.load(open(config)) if config and words[0] != "config" else None,
     "instruction": json.loads(told) if told else None,
 }}
 with open(here + "/calls", "a") as file:

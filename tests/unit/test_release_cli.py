@@ -4,21 +4,24 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import release.commands
-from model.release import Record
+from model.names import SlotName
+from model.release import Record, Release, Slot
 from registry import ImageMissingError, Registry
 from release.__main__ import app
 from release.change import Attempt, Changed
-from release.commands import Order, earlier, exit_code, facts, told
+from release.cluster import Cluster
+from release.commands import Order, earlier, exit_code, facts, is_due, told
 from release.diagnosis import Hopeless
 from release.errors import BROKEN, FAILED, REFUSED, RefusedError, ReleaseError
-from tests.unit.fake_stack import PROJECT, FakeStack, record
+from tests.unit.fake_stack import BEGUN, PROJECT, STEP, FakeStack, deployment, record
 
 ROOT = Path(__file__).parents[2]
 ORDER = Order("deploy", "uat", "packet", "2")
@@ -39,6 +42,15 @@ def always(answer: object) -> Callable[..., object]:
 
     def method(*_: object) -> object:
         return answer
+
+    return method
+
+
+def connected(stack: FakeStack) -> Callable[..., Cluster]:
+    """Return a method that connects to the stack's cluster, each time anew."""
+
+    def method(*_: object) -> Cluster:
+        return stack.cluster
 
     return method
 
@@ -216,3 +228,104 @@ def test_start_up_does_not_import_the_sdk_of_pulumi() -> None:
     script = "import sys, release.__main__; print([name for name in ('pulumi', 'grpc') if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert finished.stdout.strip() == "[]"
+
+
+NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
+
+
+def colours(since: datetime, *, warm: bool = True, revision: str = "r1") -> Record:
+    one, two = Release(tag="1"), Release(tag="2")
+    slots: dict[SlotName, Slot] = {
+        "green": Slot(release=two, revision="r2"),
+        "blue": Slot(release=one, revision=revision, warm=warm),
+    }
+    return Record(live="green", slots=slots, history=(two, one), since=since.isoformat())
+
+
+@pytest.mark.parametrize(
+    ("ran", "at_once", "due"),
+    [
+        (colours(NOW - timedelta(hours=2)), False, True),
+        (colours(NOW - timedelta(minutes=1)), False, False),
+        (colours(NOW - timedelta(minutes=1)), True, True),
+        (colours(NOW - timedelta(hours=2), warm=False), True, False),
+        (colours(NOW - timedelta(hours=2), revision="r2"), True, False),
+        (record("1"), True, False),
+        (None, True, False),
+    ],
+    ids=["past its time", "not yet", "at once", "no pods", "half of a pair", "one slot", "not deployed"],
+)
+def test_what_tidy_scales_down(stack: FakeStack, ran: Record | None, *, at_once: bool, due: bool) -> None:
+    assert is_due(stack.application("2"), ran, NOW, at_once=at_once) is due
+
+
+CANARY_PROJECT = "kind: backend\nstrategy: canary\n"
+
+
+@pytest.fixture
+def canary_stack(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A stack whose one project is released with a canary; the registry has every image."""
+    (stack.program.folder / "projects" / f"{PROJECT}.yaml").write_text(CANARY_PROJECT)
+    monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:2"))
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    stack.order({"events": [BEGUN, STEP]})
+    return stack
+
+
+def run(stack: FakeStack, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--stack=test", f"--cwd={stack.program.folder}"])
+
+
+def with_canary(ran: Record) -> Record:
+    canary = Slot(release=Release(tag="2", digest="sha256:2"), revision="r2")
+    return ran.model_copy(update={"slots": {**ran.slots, "canary": canary}})
+
+
+def test_a_canary_gets_its_share_and_the_live_release_stays(canary_stack: FakeStack) -> None:
+    result = run(canary_stack, "canary", PROJECT, "2", "--weight=10")
+    assert result.exit_code == 0, result.output
+    released, *written = canary_stack.calls()
+    config = released["config"]["config"]
+    assert config["package-platform:tags"][PROJECT] == "1"
+    assert config["package-platform:canaries"] == {PROJECT: {"tag": "2", "weight": 10}}
+    assert [call["words"][:5] for call in written] == [
+        ["config", "set", "--path", "--type=string", f'package-platform:canaries["{PROJECT}"].tag'],
+        ["config", "set", "--path", "--type=int", f'package-platform:canaries["{PROJECT}"].weight'],
+    ]
+    assert f"{PROJECT} 2 is the canary in test, beside 1" in result.output
+
+
+def test_a_promoted_canary_is_what_the_record_says(canary_stack: FakeStack) -> None:
+    canary_stack.record = with_canary(record("1"))
+    canary_stack.deployments = [deployment("1"), named(deployment("2"), "-canary")]
+    result = run(canary_stack, "promote", PROJECT)
+    assert result.exit_code == 0, result.output
+    released, written = canary_stack.calls()
+    assert released["config"]["config"]["package-platform:tags"][PROJECT] == "2"
+    assert released["config"]["config"]["package-platform:canaries"] == {}
+    assert written["words"][4:6] == [f'package-platform:tags["{PROJECT}"]', "2"]
+
+
+def test_an_aborted_canary_leaves_the_live_release(canary_stack: FakeStack) -> None:
+    canary_stack.record = with_canary(record("1"))
+    canary_stack.deployments = [deployment("1"), named(deployment("2"), "-canary")]
+    result = run(canary_stack, "abort", PROJECT)
+    assert result.exit_code == 0, result.output
+    (released,) = canary_stack.calls()
+    assert released["config"]["config"]["package-platform:tags"][PROJECT] == "1"
+    assert released["config"]["config"]["package-platform:canaries"] == {}
+
+
+def named(thing: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """Return a Deployment under the name of another slot."""
+    return {**thing, "metadata": {**thing["metadata"], "name": thing["metadata"]["name"] + suffix}}
+
+
+@pytest.mark.parametrize("command", ["promote", "abort"])
+def test_there_is_no_canary(canary_stack: FakeStack, command: str) -> None:
+    assert f"{PROJECT} has no canary" in refusal(canary_stack, command, PROJECT)
+
+
+def test_a_canary_of_a_project_with_another_strategy(stack: FakeStack) -> None:
+    said = refusal(stack, "canary", PROJECT, "2", "--weight=10")
+    assert said == f"projects/{PROJECT}.yaml:strategy: is rolling; a canary needs strategy: canary"

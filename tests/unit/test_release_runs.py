@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from release.change import Changed, Changer, Options
+from release.change import Changed, Changer, Options, Wish
 from release.commands import exit_code
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError
 from release.hold import held
@@ -56,7 +56,7 @@ def changer(stack: FakeStack, told: io.StringIO) -> Changer:
 
 def deployed(changer: Changer, stack: FakeStack, tag: str = "2") -> Changed:
     with changer.hold("deploy"):
-        return changer.make(stack.application(tag), "release", lambda _: None)
+        return changer.make(stack.application(tag), Wish("release"))
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -115,7 +115,7 @@ def test_the_tags_of_the_history_are_what_runs_and_not_what_a_stale_clone_wants(
     stack.record = record("5", "1")
     stack.deployments = [deployment("5")]
     with changer.hold("deploy"):
-        changer.make(stack.program.application("packet", "8"), "release", lambda _: None)
+        changer.make(stack.program.application("packet", "8"), Wish("release"))
     assert stack.calls()[0]["config"]["config"]["package-platform:tags"] == {PROJECT: "5", "packet": "8"}
 
 

@@ -1,0 +1,117 @@
+"""A canary: a second release of a project that gets a part of its traffic, until it is promoted or given up.
+
+What is wished stands in the stack file (``package-platform:canaries``), which the commands write when it has come true;
+commit it. What runs is the project's record, so a promotion needs no file to know what it promotes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from model.fields import plain_mapping
+from model.plan import CanaryWish
+from model.release import Record, Release
+from model.stack import Application
+from release.change import Wish
+from release.commands import Session, change, pinned, unpinned
+from release.errors import DONE, RefusedError
+from release.inputs import CANARIES, TAGS, Program
+from release.pulumi import Pulumi
+
+
+def start(session: Session, project: str, wish: CanaryWish) -> int:
+    """Give a release a part of a project's traffic, or another part; returns the exit code.
+
+    Args:
+        session: The stack.
+        project: Gitea project.
+        wish: Tag, weight and header.
+    """
+    application = pinned(_of_strategy(session.program, project, wish.tag))
+    entry = wish.model_dump(exclude_none=True)
+    config = {CANARIES: {**_wished(session.program), project: entry}}
+    reference = application.image.reference if application.image else ""
+    live = _live(session, application)
+    code = change(session, application.running(live), "canary", Wish("release", _stays, config, reference, wish.tag))
+    if code == DONE:
+        for field, value in entry.items():
+            kind = "int" if isinstance(value, int) else "string"
+            _write(session.program, "set", f"--type={kind}", f'{CANARIES}["{project}"].{field}', str(value))
+    return code
+
+
+def promote(session: Session, project: str) -> int:
+    """Give a project's canary all of its traffic; returns the exit code."""
+    application = _of_strategy(session.program, project)
+
+    def target(record: Record | None) -> Release:
+        return _canary(project, record)
+
+    with closing(session.cluster()) as cluster:
+        chosen = target(cluster.record(application.name))
+    code = change(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
+    if code == DONE:
+        _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)
+        _forget(session.program, project)
+    return code
+
+
+def abort(session: Session, project: str) -> int:
+    """Take all traffic from a project's canary, and end it; returns the exit code."""
+    application = _of_strategy(session.program, project)
+
+    def target(record: Record | None) -> Release:
+        _canary(project, record)
+        return _stays(record)
+
+    with closing(session.cluster()) as cluster:
+        chosen = target(cluster.record(application.name))
+    code = change(session, application.running(chosen), "abort", Wish("release", target, _without(session, project)))
+    if code == DONE:
+        _forget(session.program, project)
+    return code
+
+
+def _of_strategy(program: Program, project: str, tag: str = "") -> Application:
+    application = program.application(project, tag) if tag else unpinned(program, project)
+    strategy = application.project.strategy
+    if strategy != "canary":
+        raise RefusedError(f"projects/{project}.yaml:strategy: is {strategy}; a canary needs strategy: canary")
+    return application
+
+
+def _live(session: Session, application: Application) -> Release:
+    with closing(session.cluster()) as cluster:
+        return _stays(cluster.record(application.name))
+
+
+def _stays(record: Record | None) -> Release:
+    if record is None:
+        raise RefusedError("the project is not deployed: its first release has no traffic to share")
+    return record.release
+
+
+def _canary(project: str, record: Record | None) -> Release:
+    slot = record.slots.get("canary") if record else None
+    if slot is None:
+        raise RefusedError(f"{project} has no canary: release canary {project} TAG --weight N")
+    return slot.release
+
+
+def _wished(program: Program) -> dict[str, Any]:
+    return plain_mapping(program.config.get(CANARIES)) or {}
+
+
+def _without(session: Session, project: str) -> Mapping[str, Any]:
+    return {CANARIES: {name: wish for name, wish in _wished(session.program).items() if name != project}}
+
+
+def _forget(program: Program, project: str) -> None:
+    if project in _wished(program):
+        _write(program, "rm", f'{CANARIES}["{project}"]')
+
+
+def _write(program: Program, verb: str, *words: str) -> None:
+    Pulumi(program).read("config", verb, "--path", *words, f"--config-file={program.stack_file}")
