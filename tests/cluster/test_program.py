@@ -233,7 +233,7 @@ def test_uat_lives_beside_test_and_its_destruction_leaves_nothing(
     assert uat.namespace != program.namespace
     for each in (program, uat):
         assert {project: tag_of(each, project) for project in each.tags} == each.tags
-    assert {item["metadata"]["name"] for item in uat.get("deployments")} == {
+    assert {SLOT.sub("", item["metadata"]["name"]) for item in uat.get("deployments")} == {
         PROJECTS[project] for project in PROJECTS.keys() - {WITHOUT_TAG}
     }
     assert program.tags["SJZY.Package.Api"] != uat.tags["SJZY.Package.Api"]
