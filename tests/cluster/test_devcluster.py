@@ -167,9 +167,11 @@ DNS_SERVICE = "kube-dns.kube-system"
 DNS_QUERY = """
 import socket, struct, sys
 name = b"".join(bytes([len(part)]) + part.encode() for part in sys.argv[2].split(".")) + b"\\0"
-link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-link.settimeout(3)
-for attempt in range(5):
+for attempt in range(10):
+    # As a resolver does, by a port of its own each time: one port is answered by one copy of DNS only, and that one
+    # may just have lost its power.
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    link.settimeout(2)
     link.sendto(struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack(">2H", 1, 1), (sys.argv[1], 53))
     try:
         print(socket.inet_ntoa(link.recv(512)[-4:]))
