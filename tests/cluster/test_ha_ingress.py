@@ -18,6 +18,9 @@ from tests.cluster.ingress import NAMESPACE, Ingress
 from tests.cluster.load import Results
 from tests.cluster.program import Program
 
+pytestmark = pytest.mark.soak
+"""Too long for every run of `make test`, whose other tests go through the same ingress; `make soak` runs them."""
+
 MOST_LOST = 400
 HEAL_SECONDS = 120.0
 
@@ -50,7 +53,6 @@ def test_a_killed_proxy(ingress: Ingress, tmp_path: Path) -> None:
     assert_over(results)
 
 
-@pytest.mark.soak
 def test_a_killed_keepalived(ingress: Ingress, tmp_path: Path) -> None:
     before = ingress.holder()
     results = ingress.under_load(tmp_path, lambda: ingress.kill(before, "keepalived"), 10).all
@@ -64,7 +66,6 @@ def test_a_power_cut_of_the_holder_and_power_on(ingress: Ingress, tmp_path: Path
     cut_and_on(ingress, tmp_path, ingress.holder())
 
 
-@pytest.mark.soak
 def test_a_power_cut_of_the_control_plane_as_the_holder_and_power_on(ingress: Ingress, tmp_path: Path) -> None:
     """The endpoints of the dead pods never leave the proxies' lists: the tries on the next pod must carry it."""
     first = ingress.nodes[0]
@@ -111,7 +112,6 @@ def test_a_cut_link_between_the_nodes_and_its_healing(ingress: Ingress) -> None:
     assert ingress.program.answer("SJZY.Package.Api").status_code == 200
 
 
-@pytest.mark.soak
 def test_the_proxy_is_allowed_all_that_it_asks_for(ingress: Ingress) -> None:
     # A fresh one: while an API server starts it forbids everything, which older ones may have seen.
     node = next(each for each in ingress.nodes if each != ingress.holder())
