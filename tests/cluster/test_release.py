@@ -87,11 +87,12 @@ def test_a_release_touches_nothing_of_other_projects(program: Program, release: 
     assert all(not each["drift"] for each in statuses.values())
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("tag", "reason", "log"),
     [
         ("bad-crash", "CrashLoopBackOff", "cannot open database"),
-        pytest.param("bad-unready", "NotReady", "", marks=pytest.mark.soak),
+        ("bad-unready", "NotReady", ""),
     ],
 )
 def test_a_bad_release_is_told_in_time_and_put_back(  # noqa: PLR0913, PLR0917 - fixtures

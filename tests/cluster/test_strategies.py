@@ -49,6 +49,7 @@ def overlap_seconds(results: Results, old: str, new: str) -> float:
     return (last - first).total_seconds()
 
 
+@pytest.mark.soak
 def test_blue_green_moves_all_traffic_at_once_and_back_without_starting_a_pod(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def _count(program: Program) -> dict[str, int]:
     return {slot: slots.count(slot) for slot in sorted(set(slots))}
 
 
+@pytest.mark.soak
 def test_a_canary_gets_its_share_and_is_promoted_or_aborted_without_loss(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -260,6 +262,7 @@ def test_a_bad_release_leaves_the_old_one_serving_and_the_next_converges(
     assert results.tags == [good, program.tags[API]]
 
 
+@pytest.mark.soak
 def test_a_wrong_smoke_check_keeps_the_traffic_where_it_is(program: Program) -> None:
     smoke = "strategy: blueGreen\nblueGreen: {{smoke: [{{path: /admin, contains: '{text}'}}]}}\n"
     files, good = program.projects(), program.tags[API]
