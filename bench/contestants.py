@@ -92,21 +92,18 @@ OURS_ROLLING = Contestant(
 OURS_BLUE_GREEN = Contestant(
     "release", "blueGreen", "release, blue-green", "Contest.Blue", "`release deploy`", "`release rollback`"
 )
-CONTESTANTS = (
-    OURS_ROLLING,
-    OURS_BLUE_GREEN,
-    Contestant(
-        "kubectl",
-        "rolling",
-        "kubectl",
-        "Contest.Kubectl",
-        "`kubectl set image` + `rollout status`",
-        "`kubectl rollout undo` + `rollout status`",
-    ),
-    Contestant("helm", "rolling", "Helm 4", "Contest.Helm", "`helm upgrade --wait`", "`helm rollback --wait`"),
-    Contestant("argo", "blueGreen", "Argo Rollouts, blue-green", "Contest.Argo.Blue", *_ARGO),
-    Contestant("argo", "canary", "Argo Rollouts, canary", "Contest.Argo.Canary", *_ARGO),
+KUBECTL_ALONE = Contestant(
+    "kubectl",
+    "rolling",
+    "kubectl",
+    "Contest.Kubectl",
+    "`kubectl set image` + `rollout status`",
+    "`kubectl rollout undo` + `rollout status`",
 )
+HELM = Contestant("helm", "rolling", "Helm 4", "Contest.Helm", "`helm upgrade --wait`", "`helm rollback --wait`")
+ARGO_BLUE_GREEN = Contestant("argo", "blueGreen", "Argo Rollouts, blue-green", "Contest.Argo.Blue", *_ARGO)
+ARGO_CANARY = Contestant("argo", "canary", "Argo Rollouts, canary", "Contest.Argo.Canary", *_ARGO)
+CONTESTANTS = (OURS_ROLLING, OURS_BLUE_GREEN, KUBECTL_ALONE, HELM, ARGO_BLUE_GREEN, ARGO_CANARY)
 
 
 @dataclass(frozen=True)

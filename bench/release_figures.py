@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
 
-from bench.contestants import CONTESTANTS, OURS_BLUE_GREEN, OURS_ROLLING, Contestant
+from bench.contestants import (
+    ARGO_BLUE_GREEN,
+    CONTESTANTS,
+    KUBECTL_ALONE,
+    OURS_BLUE_GREEN,
+    OURS_ROLLING,
+    Contestant,
+)
 from bench.figures import Part, Phase, Profile, SizeFigures, Timing, ratio
 from bench.processes import ENGINE, PROGRAM
 from bench.report import markdown_table, profile_tables
@@ -249,8 +256,32 @@ def render(report: Report) -> str:
     failures += [f"- {_one_line(note)}" for note in report.notes]
     parts += ["\n".join(["What failed:", "", *failures])] if failures else []
     parts += [_size_table(report.sizes)] if report.sizes else []
+    goals = _goals(report)
+    parts += [markdown_table(["goal", "at most", "measured"], goals)] if goals else []
     parts += [profile_tables(profile) for profile in report.profiles]
     return "\n\n".join(parts) + "\n"
+
+
+def _goals(report: Report) -> list[list[str]]:
+    """Return a line for each goal that was measured. The first is meant for a Kubernetes provider 4.x."""
+    by_title = {row.contestant.title: row for row in report.rows}
+    ours, kubectl = by_title.get(OURS_ROLLING.title), by_title.get(KUBECTL_ALONE.title)
+    blue_green, argo = by_title.get(OURS_BLUE_GREEN.title), by_title.get(ARGO_BLUE_GREEN.title)
+    lines: list[list[str]] = []
+    deploys = [row.seconds("deploy") if row else None for row in (ours, kubectl)]
+    if deploys[0] is not None and deploys[1] is not None:
+        lines.append(["rolling `release deploy`: seconds beyond kubectl's", "2.0", f"{deploys[0] - deploys[1]:.1f}"])
+    for what in ("seconds", "last_old"):
+        pair = [getattr(row, what)("rollback") if row else None for row in (blue_green, argo)]
+        found = times(pair[0], pair[1])
+        if found is not None:
+            name = "until the command returns" if what == "seconds" else "until the last old answer"
+            lines.append([f"blue-green `release rollback`, {name}: times Argo Rollouts'", "1.0", f"{found:.1f}"])
+    if len(report.sizes) > 1:
+        first, last = report.sizes[0], report.sizes[-1]
+        what = f"`release deploy` at {last.projects} projects: times that at {first.projects}"
+        lines.append([what, "1.3", _times(last.timings[RELEASE], first.timings[RELEASE])])
+    return lines
 
 
 def _header(about: Circumstances) -> str:

@@ -16,7 +16,11 @@ from bench import release
 from bench.__main__ import DOCUMENT
 from bench.contest import Contest, tag_of_round
 from bench.contestants import (
+    ARGO_BLUE_GREEN,
+    ARGO_CANARY,
     CONTESTANTS,
+    HELM,
+    KUBECTL_ALONE,
     OURS_BLUE_GREEN,
     OURS_ROLLING,
     Commands,
@@ -71,9 +75,6 @@ from tests.conftest import digest_of
 ENVIRONMENT: dict[str, Any] = dict(read_stack_file(ROOT, "test")["environment"])
 FIRST = Release(tag=TAGS[0], digest=digest_of("back", TAGS[0]))
 RIVALS = [each for each in CONTESTANTS if each.group != "release"]
-BY_NAME = {each.gitea_name: each for each in CONTESTANTS}
-KUBECTL_ALONE, HELM = BY_NAME["Contest.Kubectl"], BY_NAME["Contest.Helm"]
-ARGO_BLUE_GREEN, ARGO_CANARY = BY_NAME["Contest.Argo.Blue"], BY_NAME["Contest.Argo.Canary"]
 PROGRAMS = Programs(Path("/bin/release"), Path("/program"), Path("/helm"), Path("/argo"), Path("/charts"))
 ABOUT = Circumstances("2026-01-02", 2, 23.6, (1.25, 7.5), 100, 3, {"Helm": "4.3.1"})
 
@@ -331,6 +332,22 @@ def test_the_sizes_are_compared_with_kubectl_and_with_the_smallest() -> None:
     assert cells["`release deploy`: seconds beyond kubectl's"] == ["4.5", "5.5"]
     assert cells["`release deploy`: times that of the smallest stack"] == ["1.0", "1.2"]
     assert cells["state, MiB"] == ["8.0", "800.0"]
+    assert cells["`release deploy` at 800 projects: times that at 8"] == ["1.3", "1.2"]
+
+
+def test_the_goals_are_shown_beside_what_was_measured() -> None:
+    rows = (
+        Row(OURS_ROLLING, {"deploy": (Change(9.5, 8.0, 0, 1),)}),
+        Row(KUBECTL_ALONE, {"deploy": (Change(3.0, 3.0, 0, 1),)}),
+        Row(OURS_BLUE_GREEN, {"rollback": (Change(6.0, 2.0, 0, 1),)}),
+        Row(ARGO_BLUE_GREEN, {"rollback": (Change(4.0, 2.5, 0, 1),)}),
+    )
+    cells = _cells(render(Report(ABOUT, rows)))
+    assert cells["rolling `release deploy`: seconds beyond kubectl's"] == ["2.0", "6.5"]
+    name = "blue-green `release rollback`, until the"
+    assert cells[f"{name} command returns: times Argo Rollouts'"] == ["1.0", "1.5"]
+    assert cells[f"{name} last old answer: times Argo Rollouts'"] == ["1.0", "0.8"]
+    assert "| goal" not in render(Report(ABOUT, rows[:1]))
 
 
 def test_the_document_has_a_place_of_its_own_for_them() -> None:
