@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ from bench.release_figures import (
     times,
 )
 from bench.release_figures import RELEASE as RELEASE_DEPLOY
-from bench.release_profile import EventReader
+from bench.release_profile import POLL_SECONDS, EventReader
 from bench.release_sizes import OTHER
 from bench.report import MarkersMissingError, replace_section
 from bench.workspace import CommandError
@@ -240,9 +241,12 @@ def test_ratios_are_of_medians_and_there_is_none_without_a_measurement() -> None
 
 
 class DryContest(Contest):
-    """A contest without a cluster, in which Helm can't be released and one change of kubectl goes wrong."""
+    """A contest without a cluster, in which Helm can't enter, and some changes of two others go wrong."""
 
-    def build(self, taking_part: Sequence[Contestant]) -> None: ...
+    def build(self, taking_part: Sequence[Contestant]) -> None:
+        assert taking_part
+        self.asked: list[str] = []
+
     def set_up(self) -> None: ...
     def clean_up(self) -> None:
         self.cleaned = True
@@ -258,6 +262,9 @@ class DryContest(Contest):
         return ""
 
     def _change(self, contestant: Contestant, commands: Commands, old: str, new: str, name: str) -> Change:
+        self.asked = [*self.asked, name]
+        if contestant is OURS_BLUE_GREEN:
+            raise CommandError("not ready")
         if contestant is KUBECTL_ALONE and name.endswith("1-rollback"):
             raise MixedAnswersError("old answered")
         assert {old, new} & {TAGS[0]}
@@ -281,6 +288,8 @@ def test_who_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.
     assert [len(rows[OURS_ROLLING.gitea_name].changes[action]) for action in ACTIONS] == [3, 3]
     assert [len(rows[KUBECTL_ALONE.gitea_name].changes[action]) for action in ACTIONS] == [2, 1]
     assert rows[KUBECTL_ALONE.gitea_name].failure == "rollback of round 2: old answered"
+    assert rows[OURS_BLUE_GREEN.gitea_name].changes == {}
+    assert [name for name in contest.asked if OURS_BLUE_GREEN.name in name] == ["contest-blue-0-deploy"]
     assert rows[HELM.gitea_name].changes == {}
     assert rows[HELM.gitea_name].failure.startswith("could not be set up")
     assert "no controller" in rows[ARGO_CANARY.gitea_name].failure
@@ -405,10 +414,10 @@ def test_events_of_the_engine_are_read_as_they_come(tmp_path: Path) -> None:
     log = tmp_path / "package-platform-release-x" / "events"
     with EventReader(tmp_path) as reader:
         log.parent.mkdir()
-        with log.open("w") as file:
-            for text in (line[:30], line[30:] + "\n", '{"preludeEvent": {}}\n'):
-                file.write(text)
-                file.flush()
+        log.write_text(line[:30])
+        time.sleep(5 * POLL_SECONDS)  # so that the line usually comes in two parts
+        with log.open("a") as file:
+            file.write(line[30:] + '\n{"preludeEvent": {}}\n')
     assert [event.kind for event in reader.events] == ["resourcePreEvent", "preludeEvent"]
 
 
