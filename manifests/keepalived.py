@@ -258,7 +258,7 @@ def _check_container(image: str) -> Manifest:
         "image": image,
         "command": [BUSYBOX, "sh", "-c", script],
         "env": [field("NODE_ADDRESS", "status.hostIP")],
-        "resources": resources("10m", "8Mi", "32Mi"),
+        "resources": resources("50m", "8Mi", "32Mi"),
         "securityContext": unprivileged(),
         # An answer that is no longer written anew is worth nothing.
         "livenessProbe": {
@@ -288,7 +288,9 @@ def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
             "--checkers_pid=/run/keepalived/checkers.pid",
         ],
         "env": [field("NODE_NAME", "spec.nodeName")],
-        "resources": resources("20m", "16Mi", "64Mi"),
+        # It needs next to nothing, but at once, also while the node starts everything else: this is its weight there,
+        # and a backup that reads the adverts late takes over an address that is well.
+        "resources": resources("100m", "16Mi", "64Mi"),
         "securityContext": {
             # VRRP's raw sockets and the node's addresses are root's; what else root could do is dropped.
             "runAsUser": 0,
