@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 from model.plan import CanaryWish
 from release import canary, commands, views
+from release import steps as climb
+from release.analysis import Rule
+from release.arguments import seconds, share, weights
 from release.change import Options
 from release.diagnosis import Limits
 from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
@@ -98,13 +101,22 @@ Examples:
   release tidy -s uat
   release tidy SJZY.Package.Api -s uat --now
 """
-CANARY = """Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
+CANARY = f"""Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
 
 \b
 The wish is written into the stack file: commit it.
+With --steps it goes up by itself: at each weight it is watched for --pause, by what the ingress counts of both
+versions; a canary that breaks a limit is ended at once (exit code 1), and the step 100 promotes it.
+
+\b
 Examples:
   release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --weight 10
   release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --header X-Canary
+  release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --steps 5,25,50,100 --pause 60s --max-error-rate 1% \\
+      --max-p99 500ms
+
+\b
+{EXIT_CODES}
 """
 PROMOTE = """Give the canary of PROJECT all of its traffic.
 
@@ -302,6 +314,24 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     header: Annotated[
         str, typer.Option("--header", help="Requests with this header and the value always get it.")
     ] = "",
+    steps: Annotated[
+        str, typer.Option("--steps", metavar="N,N,…", help="Weights, rising; 100 promotes.", show_default=False)
+    ] = "",
+    pause: Annotated[
+        float, typer.Option("--pause", parser=seconds, metavar="TIME", help="How long each step is watched: 60s, 5m.")
+    ] = "60s",  # pyright: ignore[reportArgumentType] - typer reads a default as it reads an argument
+    max_error_rate: Annotated[
+        float, typer.Option("--max-error-rate", parser=share, metavar="PERCENT", help="Most answers with 5xx.")
+    ] = "1%",  # pyright: ignore[reportArgumentType]
+    max_p99: Annotated[
+        float | None,
+        typer.Option(
+            "--max-p99", parser=seconds, metavar="TIME", help="Most of 99 in 100 requests: 500ms.", show_default=False
+        ),
+    ] = None,
+    min_requests: Annotated[
+        int, typer.Option("--min-requests", min=1, help="With fewer in a pause, it is watched for longer.")
+    ] = Rule.min_requests,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
     as_json: Json = False,
@@ -309,11 +339,16 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Start a canary, or change its share."""
+    if steps and weight:
+        raise typer.BadParameter("--steps says the weights: leave out --weight")
     try:
         wish = CanaryWish(tag=tag, weight=weight, header=header or None)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
     session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    if steps:
+        rule = Rule(max_error_rate, max_p99, min_requests)
+        raise typer.Exit(climb.run(session, project, wish, climb.Steps(weights(steps), pause, rule)))
     raise typer.Exit(canary.start(session, project, wish))
 
 

@@ -155,8 +155,41 @@ def _as_recorded(application: Application, record: Record) -> Application:
     return application.running(record.release)
 
 
+@dataclass(frozen=True)
+class Made:
+    """A change that was made, or failed.
+
+    Args:
+        order: What was asked for.
+        changed: What became of it.
+        pods: ``ready/wanted`` pods of the slot that gets the traffic.
+    """
+
+    order: Order
+    changed: Changed
+    pods: str
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return exit_code(self.changed)
+
+
 def change(session: Session, application: Application, what: str, wish: Wish) -> int:
-    """Make a change of one project and tell its outcome; returns the exit code.
+    """Make a change of one project and tell its outcome; returns the exit code. Arguments as of ``make``."""
+    return answered(session, make(session, application, what, wish))
+
+
+def answered(session: Session, made: Made) -> int:
+    """Tell the outcome of a change as the command's answer; returns the exit code."""
+    seconds = session.screen.seconds
+    lines = told(made.order, made.changed, seconds, made.pods)
+    session.screen.result(lines, facts(made.order, made.changed, seconds, made.code))
+    return made.code
+
+
+def make(session: Session, application: Application, what: str, wish: Wish) -> Made:
+    """Make a change of one project.
 
     Args:
         session: The stack.
@@ -172,10 +205,7 @@ def change(session: Session, application: Application, what: str, wish: Wish) ->
             changed = changer.make(application, wish)
         live = changed.after if changed.attempt.end == "done" else None
         pods = live_pods(cluster, application.name, live) if live else ""
-    order = Order(what, session.program.stack, project, tag)
-    code, seconds = exit_code(changed), session.screen.seconds
-    session.screen.result(told(order, changed, seconds, pods), facts(order, changed, seconds, code))
-    return code
+    return Made(Order(what, session.program.stack, project, tag), changed, pods)
 
 
 def exit_code(changed: Changed) -> int:

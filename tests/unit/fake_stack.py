@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,9 @@ class FakeStack:
     """What the record is when it is read again, one for each time; the last one stays."""
     pods: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     deployments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    proxies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    metrics: Callable[[str], str] | None = None
+    """What a proxy tells when it is asked, by its name."""
 
     def __post_init__(self) -> None:
         (self.folder / "program" / "projects").mkdir(parents=True)
@@ -162,6 +165,10 @@ class FakeStack:
             if self.moves:
                 self.record = self.moves.pop(0)
             return httpx2.Response(200, json=self._service()) if self.record else httpx2.Response(404, json={})
+        if kind == "metrics" and self.metrics:
+            return httpx2.Response(200, text=self.metrics(path.split("/pods/")[1].partition(":")[0]))
+        if path == "/api/v1/pods":
+            return httpx2.Response(200, json={"items": self.proxies})
         if kind == "log":
             return httpx2.Response(200, text="listening\nno database\n" if query["previous"] == ["true"] else "")
         found = {
@@ -200,4 +207,17 @@ def pod(tag: str, **status: Any) -> dict[str, Any]:
         "metadata": {"name": f"{NAME}-{tag}", "uid": f"uid-{tag}", "labels": template["metadata"]["labels"]},
         "spec": template["spec"],
         "status": {"containerStatuses": [{"name": NAME, "restartCount": 0, **status}]},
+    }
+
+
+def proxy(name: str, class_name: str = "nginx") -> dict[str, Any]:
+    """Return a pod of the cluster's ingress."""
+    container = {
+        "args": ["--ping=true", f"--providers.kubernetesingressnginx.ingressclass={class_name}"],
+        "ports": [{"name": "web", "containerPort": 8000}, {"name": "metrics", "containerPort": 9180}],
+    }
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "namespace": "package-ingress"},
+        "spec": {"containers": [container]},
+        "status": {"phase": "Running"},
     }
