@@ -11,6 +11,7 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
+from pulumi_kubernetes.batch.v1 import Job
 from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress, IngressClass
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
@@ -30,6 +31,7 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
     HorizontalPodAutoscaler: ("autoscaling/v2", "HorizontalPodAutoscaler"),
     Ingress: ("networking.k8s.io/v1", "Ingress"),
     IngressClass: ("networking.k8s.io/v1", "IngressClass"),
+    Job: ("batch/v1", "Job"),
     Namespace: ("v1", "Namespace"),
     PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
     Service: ("v1", "Service"),

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
+from pulumi_kubernetes.batch.v1 import Job
 from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
@@ -110,6 +111,7 @@ class WorkloadComponent(pulumi.ComponentResource):
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
         first = self._first(declared, opts)
+        first += self._migration(declared, first)
         deployments = {
             slot.plan.name: self._slot(declared, slot, first)
             for slot in declared.workload.slots
@@ -133,6 +135,26 @@ class WorkloadComponent(pulumi.ComponentResource):
             *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
             *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
         ]
+
+    def _migration(self, declared: _Declared, first: Sequence[pulumi.Resource]) -> list[pulumi.Resource]:
+        """Declare the Job that runs before the pods; Pulumi waits for its end.
+
+        Its name in Pulumi is its own one, with the release's hash: the Job of the release before is deleted when the
+        new release is there. One that is there is never touched: a Job can't be changed, and to make it anew would be
+        to run it again.
+        """
+        job = declared.workload.migration
+        if job is None:
+            return []
+        spec = job["spec"]
+        seconds = spec["activeDeadlineSeconds"] + _AWAIT_MARGIN_SECONDS
+        options = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=first,
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
+            ignore_changes=["metadata", "spec"],
+        )
+        return [apply(Job, declared.named(job), job, options)]
 
     def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
         name = f"{declared.name}-{slot.plan.name}"

@@ -111,6 +111,8 @@ class Application(Frozen):
     """``sha256:…`` of the canary's image."""
     action: Action = "release"
     """What to do with it; other than ``release`` only when the command ``release`` says so."""
+    failed_jobs: tuple[str, ...] = ()
+    """Names of Jobs of the stack that are there and have failed."""
     kept: bool = False
     """True when the stack file has no tag for it, and it therefore keeps what it runs."""
 
@@ -283,7 +285,7 @@ def parse_stack(
     )
 
 
-def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
+def with_records(stack: Stack, records: Mapping[str, Record], failed_jobs: Sequence[str] = ()) -> Stack:
     """Return the stack with what each project's last release recorded.
 
     A project that runs but has no tag in the stack file keeps what it runs. Taking it down would turn an omission into
@@ -293,9 +295,11 @@ def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
     Args:
         stack: As the files describe it.
         records: Kubernetes name of the project → record.
+        failed_jobs: Names of Jobs that are there and have failed.
     """
 
     def remembered(application: Application) -> Application:
+        application = application.model_copy(update={"failed_jobs": tuple(failed_jobs)})
         record = records.get(application.name)
         if record is None:
             return application
@@ -363,7 +367,7 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     )
     # What is named explicitly is leave enough to go back.
     part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
-    return with_records(stack.model_copy(update=part), instruction.records)
+    return with_records(stack.model_copy(update=part), instruction.records, instruction.failed_jobs)
 
 
 def repository_of(environment: Environment, name: str, project: Project) -> str:

@@ -19,6 +19,7 @@ from release.change import Options
 from release.diagnosis import Limits
 from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
 from release.inputs import Program
+from release.migrations import Leave
 from release.screen import Screen
 
 HELP = f"""Releases one project, safely beside other jobs: deploy, roll back, and see what runs.
@@ -56,6 +57,7 @@ Examples:
   release rollback SJZY.Package.Api -s uat
   release rollback SJZY.Package.Api -s uat --to 2022-08-01-19-41
   release rollback SJZY.Package.Api -s uat --steps 2
+  release rollback SJZY.Package.Api -s uat --past-migration   also to what ran before the data was migrated
   release rollback --all --to-update 2026-11-23T18:42 -s uat       the whole stack, as `pulumi stack history` has it
 
 \b
@@ -159,6 +161,9 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config-file", help="The stack's file, where it is not Pulumi.<stack>.yaml.")
 ]
 NoRollback = Annotated[bool, typer.Option("--no-rollback", help="Leave a failed release as it is.")]
+PastMigration = Annotated[
+    bool, typer.Option("--past-migration", "--yes", "-y", help="Go back past a migration without being asked.")
+]
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -175,6 +180,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
     *,
     message: Message = "",
     no_rollback: NoRollback = False,
+    past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
     unschedulable: Annotated[
         float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
@@ -198,7 +204,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
         lock_seconds=wait_lock,
         limits=limits,
     )
-    raise typer.Exit(commands.deploy(session, project, tag))
+    raise typer.Exit(commands.deploy(session, project, tag, Leave.of_terminal(given=past_migration)))
 
 
 @app.command(help=ROLLBACK)
@@ -214,6 +220,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
     ] = "",
     message: Message = "",
     no_rollback: NoRollback = False,
+    past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -231,9 +238,10 @@ def rollback(  # noqa: PLR0913 - the options of a command
         put_back=not no_rollback,
         lock_seconds=wait_lock,
     )
+    leave = Leave.of_terminal(given=past_migration)
     if whole:
-        raise typer.Exit(commands.rollback_all(session, to_update))
-    raise typer.Exit(commands.rollback(session, project, to, steps))
+        raise typer.Exit(commands.rollback_all(session, to_update, leave))
+    raise typer.Exit(commands.rollback(session, project, to, steps, leave))
 
 
 @app.command(help=HISTORY)

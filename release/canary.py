@@ -68,7 +68,8 @@ def give(session: Session, project: str, wish: CanaryWish, check: Check = _anyth
         return _stays(record)
 
     live = _live(session, application)
-    made = make(session, application.running(live), "canary", Wish("release", target, config, reference, wish.tag))
+    wanted = Wish("release", target, config, reference, wish.tag, application.release)
+    made = make(session, application.running(live), "canary", wanted)
     if made.code == DONE:
         for field, value in entry.items():
             kind = "int" if isinstance(value, int) else "string"

@@ -123,6 +123,10 @@ class Cluster:
         """Return the pods of one project, of all its slots and releases."""
         return self._list("api/v1", "pods", {"labelSelector": _selector(name)})
 
+    def jobs(self, name: str) -> list[Object]:
+        """Return the Jobs of one project."""
+        return self._list("apis/batch/v1", "jobs", {"labelSelector": _selector(name)})
+
     def events(self, uid: str) -> list[Object]:
         """Return the latest events about an object, the oldest first."""
         found = self._list("api/v1", "events", {"fieldSelector": f"involvedObject.uid={uid}"})
@@ -130,16 +134,18 @@ class Cluster:
             -_EVENTS:
         ]
 
-    def log(self, pod: str, container: str, lines: int, *, previous: bool) -> list[str]:
+    def log(self, pod: str, container: str, lines: int | None, *, previous: bool) -> list[str]:
         """Return the last lines that a container wrote; none when it never ran.
 
         Args:
             pod: Name of the pod.
             container: Its container.
-            lines: At most so many.
+            lines: At most so many; None for all.
             previous: The run before the current one.
         """
-        query = {"container": container, "tailLines": str(lines), "previous": "true" if previous else "false"}
+        query = {"container": container, "previous": "true" if previous else "false"}
+        if lines is not None:
+            query["tailLines"] = str(lines)
         try:
             answer = self._get(f"{self._path('api/v1', 'pods')}/{pod}/log", query)
         except ClusterError:

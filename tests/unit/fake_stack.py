@@ -100,6 +100,7 @@ class FakeStack:
     """What the record is when it is read again, one for each time; the last one stays."""
     pods: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     deployments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    jobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     proxies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     metrics: Callable[[str], str] | None = None
     """What a proxy tells when it is asked, by its name."""
@@ -170,11 +171,14 @@ class FakeStack:
         if path == "/api/v1/pods":
             return httpx2.Response(200, json={"items": self.proxies})
         if kind == "log":
+            if "-migrate-" in path:
+                return httpx2.Response(200, text="migrating\nduplicate column\n")
             return httpx2.Response(200, text="listening\nno database\n" if query["previous"] == ["true"] else "")
         found = {
             "services": [self._service()] if self.record else [],
             "deployments": self._deployments(),
             "pods": self.pods,
+            "jobs": self.jobs,
             "events": [{"reason": "BackOff", "message": "Back-off restarting", "count": 3}],
         }
         return httpx2.Response(200, json={"items": found[kind]}) if kind in found else httpx2.Response(404, json={})
@@ -207,6 +211,27 @@ def pod(tag: str, **status: Any) -> dict[str, Any]:
         "metadata": {"name": f"{NAME}-{tag}", "uid": f"uid-{tag}", "labels": template["metadata"]["labels"]},
         "spec": template["spec"],
         "status": {"containerStatuses": [{"name": NAME, "restartCount": 0, **status}]},
+    }
+
+
+def job(tag: str, outcome: str, name: str = "") -> dict[str, Any]:
+    """Return the Job that migrated to a tag, with a condition."""
+    spec = {"containers": [{"name": NAME, "image": f"{REPOSITORY}:{tag}@sha256:{tag}"}]}
+    told = [{"type": outcome, "status": "True", "reason": "BackoffLimitExceeded", "message": "too often"}]
+    return {
+        "metadata": {"name": name or f"{NAME}-migrate-{tag}", "uid": f"job-{tag}"},
+        "spec": {"template": {"spec": spec}},
+        "status": {"conditions": told if outcome else []},
+    }
+
+
+def job_pod(tag: str, **state: Any) -> dict[str, Any]:
+    """Return the pod of that Job."""
+    labels = {"batch.kubernetes.io/job-name": f"{NAME}-migrate-{tag}"}
+    return {
+        "metadata": {"name": f"{NAME}-migrate-{tag}-x", "uid": f"job-pod-{tag}", "labels": labels},
+        "spec": job(tag, "")["spec"]["template"]["spec"],
+        "status": {"containerStatuses": [{"name": NAME, "restartCount": 0, "state": state}]},
     }
 
 

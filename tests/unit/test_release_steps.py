@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def named(thing: dict[str, Any], suffix: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStack]:
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
     """A stack whose project runs 1 with the canary 2, and a registry that has both."""
     fake = FakeStack(tmp_path / "fake")
     for name, value in fake.variables.items():
