@@ -18,11 +18,12 @@ from pydantic import ValidationError
 
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, Record, failed_jobs_of, records_of
+from model.release import INSTRUCTION_VARIABLE, Instruction, Record, failed_jobs_of, pods_of, records_of
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
     Application,
+    InCluster,
     Stack,
     instructed,
     parse_stack,
@@ -171,15 +172,15 @@ def resolve(stack: Stack, file: str) -> Stack:
     return stack.model_copy(update={"applications": resolved})
 
 
-def read_records() -> tuple[dict[str, Record], tuple[str, ...]]:
-    """Return what the last updates of this stack recorded: Kubernetes name of the project → record; and failed Jobs.
+def read_records() -> tuple[dict[str, Record], InCluster]:
+    """Return what the last updates of this stack recorded: Kubernetes name of the project → record; and what else.
 
     They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
     outputs would stay old when any sibling fails.
     """
     answer = _ask_own_state("pulumi:pulumi:readStackResourceOutputs", "stackName")
     resources = plain_mapping(answer.get("outputs")) or {}
-    return records_of(resources), failed_jobs_of(resources)
+    return records_of(resources), InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
 
 
 def read_outputs() -> dict[str, Any]:

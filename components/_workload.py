@@ -111,7 +111,8 @@ class WorkloadComponent(pulumi.ComponentResource):
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
         first = self._first(declared, opts)
-        first += self._migration(declared, first)
+        # Not in place: the Job would depend on itself.
+        first = [*first, *self._migration(declared, first)]
         deployments = {
             slot.plan.name: self._slot(declared, slot, first)
             for slot in declared.workload.slots
@@ -159,7 +160,7 @@ class WorkloadComponent(pulumi.ComponentResource):
     def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
         name = f"{declared.name}-{slot.plan.name}"
         after = pulumi.ResourceOptions(parent=self, depends_on=first)
-        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot.plan, first))
+        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(PodDisruptionBudget, name, slot.disruption_budget, after)
         if slot.autoscaler:
             after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
@@ -167,12 +168,12 @@ class WorkloadComponent(pulumi.ComponentResource):
         return deployment
 
     def _deployment_options(
-        self, declared: _Declared, plan: SlotPlan, first: Sequence[pulumi.Resource]
+        self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
     ) -> pulumi.ResourceOptions:
-        project = declared.args.application.project
+        project, plan = declared.args.application.project, slot.plan
         seconds = project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
-        if project.autoscaling and plan.change != "park" and not plan.starting:
+        if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(

@@ -219,8 +219,20 @@ def _replicas(application: Application, target: SlotPlan) -> int:
         return 0
     if target.name == "canary":
         weight = application.canary.weight if application.canary else 0
-        return project.canary.replicas or max(1, -(-project.replicas * weight // 100))
+        return project.canary.replicas or max(1, -(-_carrying(application, "main") * weight // 100))
+    if target.starting and application.record:
+        # It must carry what the live slot carries; and what it has itself by now is not taken from it.
+        return max(_carrying(application, application.record.live), _carrying(application, target.name))
     return project.replicas
+
+
+def _carrying(application: Application, slot: SlotName) -> int:
+    """Return how many pods a slot has; with an autoscaler those that it has made of it, as far as known."""
+    project = application.project
+    if not project.autoscaling:
+        return project.replicas
+    known = application.pods.get(slot_name(application.name, slot), 0)
+    return max(project.replicas, min(known, project.autoscaling.max_replicas))
 
 
 def _template(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:

@@ -27,6 +27,7 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 _JOB_TYPE = "kubernetes:batch/v1:Job"
+_DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
 
 KEPT_RELEASES = 10
 """Good releases that a record remembers, the live one included."""
@@ -111,6 +112,8 @@ class Instruction(Frozen):
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
     failed_jobs: tuple[str, ...] = ()
     """Names of the project's Jobs that are in the cluster and have failed."""
+    pods: Mapping[str, int] = Field(default_factory=dict)
+    """Name of each of the project's Deployments → the pods that it wants; what an autoscaler has made of it."""
 
 
 def parse_record(text: str) -> Record | None:
@@ -159,6 +162,26 @@ def failed_jobs_of(resources: Mapping[str, object]) -> tuple[str, ...]:
             metadata = plain_mapping((plain_mapping(described.get("outputs")) or {}).get("metadata")) or {}
             names.append(str(metadata.get("name")))
     return tuple(sorted(names))
+
+
+def pods_of(resources: Mapping[str, object]) -> dict[str, int]:
+    """Return how many pods each Deployment wants, as a stack's resources tell it: by its name.
+
+    An autoscaler's doing is known as of the last update that touched the Deployment, or the last refresh.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    counts: dict[str, int] = {}
+    for resource in resources.values():
+        described = plain_mapping(resource) or {}
+        outputs = plain_mapping(described.get("outputs")) or {}
+        if described.get("type") == _DEPLOYMENT_TYPE:
+            replicas = (plain_mapping(outputs.get("spec")) or {}).get("replicas")
+            # The state has all numbers as floating ones.
+            if isinstance(replicas, int | float):
+                counts[str((plain_mapping(outputs.get("metadata")) or {}).get("name"))] = int(replicas)
+    return counts
 
 
 def has_failed(job: Mapping[str, object]) -> bool:

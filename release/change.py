@@ -28,6 +28,7 @@ from release.events import Event, is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
 from release.migrations import MigrationWatch, failed_jobs, known_uids, migrates, with_what_ran
+from release.objects import Object, inner, name_of
 from release.pending import CREATING, completed, pending, to_read
 from release.pulumi import Command, Pulumi, Run, end_leftovers, up
 from release.screen import Screen
@@ -271,7 +272,10 @@ class Changer:
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
-        instruction = Instruction(project=application.gitea_name, action=wish.action, records=mine, failed_jobs=failed)
+        pods = wanted_pods(self._cluster.deployments(application.name)) if application.project.autoscaling else {}
+        instruction = Instruction(
+            project=application.gitea_name, action=wish.action, records=mine, failed_jobs=failed, pods=pods
+        )
         config = self._program.config_text({TAGS: tags, **wish.config})
         message = self._options.message
         if wish.action == "restore":
@@ -449,6 +453,11 @@ class Changer:
             )
         self._screen.waiting(f"waits for the lock of {holders}")
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads retries
+
+
+def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
+    """Return how many pods each Deployment wants: by its name. Pure."""
+    return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
 
 
 def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
