@@ -221,7 +221,7 @@ def make(session: Session, application: Application, what: str, wish: Wish) -> M
     why = past.message(what, project, tag, who_runs(), session.options.message)
     with closing(session.cluster()) as cluster:
         changer = session.changer(cluster, why)
-        with changer.hold(f"{what} {project} {tag} by {who_runs()} (pid {os.getpid()})"):
+        with changer.hold(f"{what} of {project} {tag} by {who_runs()}"):
             changed = changer.make(application, wish)
         live = changed.after if changed.attempt.end == "done" else None
         pods = live_pods(cluster, application.name, live) if live else ""
@@ -409,7 +409,7 @@ def rollback_all(session: Session, wanted_update: str, leave: Leave) -> int:
             if name in wanted:
                 leave.asked(name, records.get(kubernetes), Release(tag=wanted[name]))
         changer = session.changer(cluster, why)
-        with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()} (pid {os.getpid()})"):
+        with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()}"):
             tags = {**program.tags, **program.deployed_tags(cluster.records()), **wanted}
             older = [f"{name}:{tag}" for name, tag in tags.items()]
             attempt = changer.whole(program.config_text({TAGS: tags, ALLOW_OLDER: older}))
