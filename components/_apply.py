@@ -11,7 +11,6 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.batch.v1 import Job
 from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress, IngressClass
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
@@ -31,12 +30,13 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
     HorizontalPodAutoscaler: ("autoscaling/v2", "HorizontalPodAutoscaler"),
     Ingress: ("networking.k8s.io/v1", "Ingress"),
     IngressClass: ("networking.k8s.io/v1", "IngressClass"),
-    Job: ("batch/v1", "Job"),
     Namespace: ("v1", "Namespace"),
     PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
     Service: ("v1", "Service"),
     ServiceAccount: ("v1", "ServiceAccount"),
 }
+# By the class' own name: its module is imported only by a project that needs it, as that takes 0.1 s.
+_RARE_TYPES = {"Job": ("batch/v1", "Job")}
 _ENVELOPE = {"apiVersion", "kind"}
 
 
@@ -53,7 +53,7 @@ def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.Reso
         ValueError: If the manifest is of another kind.
     """
     declared = (manifest["apiVersion"], manifest["kind"])
-    if _TYPES[kind] != declared:
+    if (_TYPES.get(kind) or _RARE_TYPES[kind.__name__]) != declared:
         raise ValueError(f"a manifest of {declared} can't become a {kind.__name__}")
     constructor = cast("Callable[..., Resource]", kind)
     fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}

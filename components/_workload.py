@@ -9,7 +9,6 @@ from typing import ClassVar
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.batch.v1 import Job
 from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
@@ -147,6 +146,8 @@ class WorkloadComponent(pulumi.ComponentResource):
         job = declared.workload.migration
         if job is None:
             return []
+        from pulumi_kubernetes.batch.v1 import Job  # noqa: PLC0415 - rarely used, and start-up counts
+
         spec = job["spec"]
         seconds = spec["activeDeadlineSeconds"] + _AWAIT_MARGIN_SECONDS
         options = pulumi.ResourceOptions(
