@@ -36,6 +36,13 @@ def tell(stack: Stack) -> None:
             f"{application.gitea_name} has no tag in the stack file and keeps {tag}: set package-platform:tags for it, "
             "or take it down with package-platform:projects.exclude"
         )
+    for application in stack.deployed:
+        migration = application.record.migration_after(application.release) if application.record else None
+        if migration:
+            pulumi.warn(
+                f"{application.gitea_name} {application.release.tag} goes back past the migration of {migration.tag}, "
+                "which is not undone"
+            )
 
 
 def main() -> None:

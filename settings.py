@@ -18,11 +18,12 @@ from pydantic import ValidationError
 
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, Record, records_of
+from model.release import INSTRUCTION_VARIABLE, Instruction, Record, failed_jobs_of, pods_of, records_of
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
     Application,
+    InCluster,
     Stack,
     instructed,
     parse_stack,
@@ -50,7 +51,7 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     file = f"Pulumi.{name}.yaml"
     stack = build_stack(program, file, name, _stack_config())
     instruction = read_instruction(os.environ)
-    stack = instructed(stack, instruction) if instruction else with_records(stack, read_records())
+    stack = instructed(stack, instruction) if instruction else with_records(stack, *read_records())
     return resolve(without_going_back(stack, file), file)
 
 
@@ -171,14 +172,15 @@ def resolve(stack: Stack, file: str) -> Stack:
     return stack.model_copy(update={"applications": resolved})
 
 
-def read_records() -> dict[str, Record]:
-    """Return what the last updates of this stack recorded: Kubernetes name of the project → record.
+def read_records() -> tuple[dict[str, Record], InCluster]:
+    """Return what the last updates of this stack recorded: Kubernetes name of the project → record; and what else.
 
     They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
     outputs would stay old when any sibling fails.
     """
     answer = _ask_own_state("pulumi:pulumi:readStackResourceOutputs", "stackName")
-    return records_of(plain_mapping(answer.get("outputs")) or {})
+    resources = plain_mapping(answer.get("outputs")) or {}
+    return records_of(resources), InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
 
 
 def read_outputs() -> dict[str, Any]:

@@ -35,6 +35,8 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
     Service: ("v1", "Service"),
     ServiceAccount: ("v1", "ServiceAccount"),
 }
+# By the class' own name: its module is imported only by a project that needs it, as that takes 0.1 s.
+_RARE_TYPES = {"Job": ("batch/v1", "Job")}
 _ENVELOPE = {"apiVersion", "kind"}
 
 
@@ -51,7 +53,7 @@ def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.Reso
         ValueError: If the manifest is of another kind.
     """
     declared = (manifest["apiVersion"], manifest["kind"])
-    if _TYPES[kind] != declared:
+    if (_TYPES.get(kind) or _RARE_TYPES[kind.__name__]) != declared:
         raise ValueError(f"a manifest of {declared} can't become a {kind.__name__}")
     constructor = cast("Callable[..., Resource]", kind)
     fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}

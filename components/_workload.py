@@ -110,6 +110,8 @@ class WorkloadComponent(pulumi.ComponentResource):
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
         first = self._first(declared, opts)
+        # Not in place: the Job would depend on itself.
+        first = [*first, *self._migration(declared, first)]
         deployments = {
             slot.plan.name: self._slot(declared, slot, first)
             for slot in declared.workload.slots
@@ -134,10 +136,32 @@ class WorkloadComponent(pulumi.ComponentResource):
             *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
         ]
 
+    def _migration(self, declared: _Declared, first: Sequence[pulumi.Resource]) -> list[pulumi.Resource]:
+        """Declare the Job that runs before the pods; Pulumi waits for its end.
+
+        Its name in Pulumi is its own one, with the release's hash: the Job of the release before is deleted when the
+        new release is there. One that is there is never touched: a Job can't be changed, and to make it anew would be
+        to run it again.
+        """
+        job = declared.workload.migration
+        if job is None:
+            return []
+        from pulumi_kubernetes.batch.v1 import Job  # noqa: PLC0415 - rarely used, and start-up counts
+
+        spec = job["spec"]
+        seconds = spec["activeDeadlineSeconds"] + _AWAIT_MARGIN_SECONDS
+        options = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=first,
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
+            ignore_changes=["metadata", "spec"],
+        )
+        return [apply(Job, declared.named(job), job, options)]
+
     def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
         name = f"{declared.name}-{slot.plan.name}"
         after = pulumi.ResourceOptions(parent=self, depends_on=first)
-        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot.plan, first))
+        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(PodDisruptionBudget, name, slot.disruption_budget, after)
         if slot.autoscaler:
             after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
@@ -145,12 +169,12 @@ class WorkloadComponent(pulumi.ComponentResource):
         return deployment
 
     def _deployment_options(
-        self, declared: _Declared, plan: SlotPlan, first: Sequence[pulumi.Resource]
+        self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
     ) -> pulumi.ResourceOptions:
-        project = declared.args.application.project
+        project, plan = declared.args.application.project, slot.plan
         seconds = project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
-        if project.autoscaling and plan.change != "park" and not plan.starting:
+        if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(

@@ -49,6 +49,8 @@ BAD_TAGS = {
     "bad-crash": "CRASH_AT_START=1",
     "bad-unready": "NEVER_READY=1",
     "bad-slow-start": "START_DELAY=300s",
+    "bad-errors": "FAIL_REQUESTS=1",
+    "bad-migration": "FAIL_MIGRATION=1",
 }
 _BAD_CREATED = datetime(2022, 8, 4, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,6 +14,7 @@ from typing import Any
 from manifests import Manifest, asset_bridge
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
+from manifests.migration import migration_job, noted_migration
 from manifests.probes import probes
 from model.environment import Environment
 from model.names import SlotName, slot_name, slot_service_name
@@ -48,6 +49,8 @@ class Workload:
     config_maps: tuple[Manifest, ...]
     slot_services: tuple[Manifest, ...]
     """Services of slots of their own; they are there whether or not the slot is."""
+    migration: Manifest | None
+    """The Job that runs before the pods."""
     slots: tuple[SlotWorkload, ...]
     service: Manifest
     ingress: Manifest | None
@@ -59,7 +62,8 @@ class Workload:
             part for slot in self.slots for part in (slot.deployment, slot.disruption_budget, slot.autoscaler) if part
         ]
         last = [part for part in (self.ingress, self.canary_ingress) if part]
-        return [self.service_account, *self.config_maps, *self.slot_services, *of_slots, self.service, *last]
+        first = [self.service_account, *self.config_maps, *self.slot_services]
+        return [*first, *([self.migration] if self.migration else []), *of_slots, self.service, *last]
 
 
 def workload(application: Application, environment: Environment, target: Plan, render: Container) -> Workload:
@@ -75,11 +79,21 @@ def workload(application: Application, environment: Environment, target: Plan, r
         service_account=service_account(application, environment),
         config_maps=config_maps(application, environment),
         slot_services=tuple(slot_service(application, environment, slot) for slot in _slots_with_services(application)),
+        migration=_migration(application, environment, target, render),
         slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
         service=service(application, environment, target),
         ingress=ingress(application, environment),
         canary_ingress=canary_ingress(application, environment),
     )
+
+
+def _migration(application: Application, environment: Environment, target: Plan, render: Container) -> Manifest | None:
+    note = target.record.migrated
+    if note is None:
+        return None
+    migrating = application.running(note.release)
+    container = render(migrating)
+    return migration_job(migrating, environment, note, container, _pod(migrating, environment, "main", container))
 
 
 def _slot(application: Application, environment: Environment, target: SlotPlan, render: Container) -> SlotWorkload:
@@ -113,7 +127,15 @@ def planned(application: Application, environment: Environment, render: Containe
     project, canary = application.project, application.canary_release
     wanted = Wanted(slot=slot(application), canary=slot(application.running(canary)) if canary else None)
     after = project.blue_green.after
-    return plan(application.record, wanted, project.strategy, after, action=application.action, now=now)
+    return plan(
+        application.record,
+        wanted,
+        project.strategy,
+        after,
+        action=application.action,
+        now=now,
+        migrated=noted_migration(application),
+    )
 
 
 def revision(application: Application, environment: Environment, render: Container) -> str:
@@ -197,8 +219,20 @@ def _replicas(application: Application, target: SlotPlan) -> int:
         return 0
     if target.name == "canary":
         weight = application.canary.weight if application.canary else 0
-        return project.canary.replicas or max(1, -(-project.replicas * weight // 100))
+        return project.canary.replicas or max(1, -(-_carrying(application, "main") * weight // 100))
+    if target.starting and application.record:
+        # It must carry what the live slot carries; and what it has itself by now is not taken from it.
+        return max(_carrying(application, application.record.live), _carrying(application, target.name))
     return project.replicas
+
+
+def _carrying(application: Application, slot: SlotName) -> int:
+    """Return how many pods a slot has; with an autoscaler those that it has made of it, as far as known."""
+    project = application.project
+    if not project.autoscaling:
+        return project.replicas
+    known = application.pods.get(slot_name(application.name, slot), 0)
+    return max(project.replicas, min(known, project.autoscaling.max_replicas))
 
 
 def _template(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:

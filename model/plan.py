@@ -13,7 +13,7 @@ from pydantic import Field
 
 from model.fields import Frozen, Tag
 from model.names import SlotName
-from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Record, Slot
+from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Migrated, Record, Slot
 
 StrategyName = Literal["rolling", "blueGreen", "canary"]
 After = Literal["warm", "both"]
@@ -93,6 +93,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     *,
     action: Action = "release",
     now: str = "",
+    migrated: Migrated | None = None,
 ) -> Plan:
     """Return what a project must become.
 
@@ -104,15 +105,16 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
             (upgraded as well, and both serve).
         action: ``restore`` and ``tidy`` change no traffic; see ``model.release.Instruction``.
         now: The time (RFC 3339), noted when the live release changes.
+        migrated: What is to be noted of migrations.
     """
     if record and action != "release":
-        return _unmoved(record, action)
+        return _unmoved(record, action, migrated)
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
     return Plan(
         slots=slots,
-        record=_recorded(record, target, contents, now),
+        record=_recorded(record, target, contents, now).model_copy(update={"migrated": migrated}),
         moves=record is None or record.live != target or record.release != wanted.slot.release,
     )
 
@@ -169,7 +171,7 @@ def _left_warm(record: Record | None, target: SlotName) -> tuple[SlotPlan, ...]:
     )
 
 
-def _unmoved(record: Record, action: Action) -> Plan:
+def _unmoved(record: Record, action: Action, migrated: Migrated | None) -> Plan:
     """Return what leaves the traffic where it is."""
     slots: list[SlotPlan] = []
     for name, slot in record.slots.items():
@@ -179,7 +181,8 @@ def _unmoved(record: Record, action: Action) -> Plan:
         content = slot.model_copy(update={"warm": not parked})
         slots.append(SlotPlan(name=name, content=content, change="park" if parked else _CHANGE[restored]))
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
-    return Plan(slots=tuple(slots), record=record.model_copy(update={"slots": contents}), moves=False)
+    after = record.model_copy(update={"slots": contents, "migrated": migrated})
+    return Plan(slots=tuple(slots), record=after, moves=False)
 
 
 def _is_idle(record: Record, name: SlotName) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from model.fields import (
     Count,
@@ -168,6 +168,25 @@ class Canary(Frozen):
     """Pods of the canary; by default as many as carry its weight, at least one."""
 
 
+class Migration(Frozen):
+    """What changes a back end's database before a release: a command of its own image, run as a Job."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Program and arguments; no shell is involved."""
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=24 * 3600)] = 600
+    """Seconds after which it is ended, and has failed."""
+    backoff_limit: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often it is tried again when it fails. 0, as one that stopped half way may need a person first."""
+
+
+def _as_migration(value: object) -> object:
+    """Return the long form. What passes here is no JSON any more, so its list has to be a tuple."""
+    fields = plain_mapping(value) or ({"command": value} if isinstance(value, list) else None)
+    if fields and isinstance(fields.get("command"), list):
+        return {**fields, "command": tuple(cast("list[object]", fields["command"]))}
+    return cast("object", value)
+
+
 class ProjectBase(Frozen):
     """What back ends and front ends have in common."""
 
@@ -237,6 +256,17 @@ class BackendProject(ProjectBase):
         readiness=Probe(path="/healthz/ready"),
         liveness=Probe(path="/healthz/live", period_seconds=10, timeout_seconds=5),
     )
+    migrate: (
+        Annotated[
+            Migration,
+            BeforeValidator(
+                _as_migration, json_schema_input_type=Migration | Annotated[list[str], Field(min_length=1)]
+            ),
+        ]
+        | None
+    ) = None
+    """Run with the new image before the new pods, once for each release; a list is its ``command``. It must leave the
+    running release able to work, which serves until the new pods are ready, and again after a rollback."""
 
 
 class FrontendProject(ProjectBase):

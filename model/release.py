@@ -7,7 +7,7 @@ truth of what is deployed; stack outputs and the history of the stack are views 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +26,8 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 """Environment variable by which the command ``release`` tells the program what to do; JSON of an ``Instruction``."""
 
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
+_JOB_TYPE = "kubernetes:batch/v1:Job"
+_DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
 
 KEPT_RELEASES = 10
 """Good releases that a record remembers, the live one included."""
@@ -52,6 +54,17 @@ class Slot(Frozen):
     """Whether it has pods; False after ``release tidy``."""
 
 
+class Migrated(Frozen):
+    """The latest migration of a project's data."""
+
+    release: Release
+    """The release whose image did it."""
+    job: str = ""
+    """Name of its Job in Kubernetes, which stays until the next one; empty where it was removed."""
+    before: tuple[Tag, ...] = ()
+    """Tags that ran before it, and not since: to go back to one of them is to go back past the migration."""
+
+
 class Record(Frozen):
     """What a project runs, and ran before."""
 
@@ -63,6 +76,8 @@ class Record(Frozen):
     """Releases that got all traffic, the latest first, at most ``KEPT_RELEASES``."""
     since: str = ""
     """When the live release got the traffic (RFC 3339), empty where it is not known."""
+    migrated: Migrated | None = None
+    """The latest migration; None where there was none."""
 
     def to_annotation(self) -> str:
         """Return the record as the text of the annotation, in a stable form."""
@@ -76,6 +91,10 @@ class Record(Frozen):
     def supersedes(self, wanted: Release) -> bool:
         """Tell whether going to ``wanted`` would be going back to a release that was replaced."""
         return wanted.tag != self.release.tag and wanted.tag in {release.tag for release in self.history}
+
+    def migration_after(self, wanted: Release) -> Release | None:
+        """Return the release whose migration would be gone back past, if ``wanted`` ran again; None for none."""
+        return self.migrated.release if self.migrated and wanted.tag in self.migrated.before else None
 
 
 class Instruction(Frozen):
@@ -91,6 +110,10 @@ class Instruction(Frozen):
     ``tidy``: scale down the slot that gets no traffic."""
     records: Mapping[str, Record] = Field(default_factory=dict)
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
+    failed_jobs: tuple[str, ...] = ()
+    """Names of the project's Jobs that are in the cluster and have failed."""
+    pods: Mapping[str, int] = Field(default_factory=dict)
+    """Name of each of the project's Deployments → the pods that it wants; what an autoscaler has made of it."""
 
 
 def parse_record(text: str) -> Record | None:
@@ -124,3 +147,47 @@ def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
         if record:
             records[str(metadata.get("name"))] = record
     return records
+
+
+def failed_jobs_of(resources: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of the Jobs that have failed, as a stack's resources tell it.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    names: list[str] = []
+    for resource in resources.values():
+        described = plain_mapping(resource) or {}
+        if described.get("type") == _JOB_TYPE and has_failed(plain_mapping(described.get("outputs")) or {}):
+            metadata = plain_mapping((plain_mapping(described.get("outputs")) or {}).get("metadata")) or {}
+            names.append(str(metadata.get("name")))
+    return tuple(sorted(names))
+
+
+def pods_of(resources: Mapping[str, object]) -> dict[str, int]:
+    """Return how many pods each Deployment wants, as a stack's resources tell it: by its name.
+
+    An autoscaler's doing is known as of the last update that touched the Deployment, or the last refresh.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    counts: dict[str, int] = {}
+    for resource in resources.values():
+        described = plain_mapping(resource) or {}
+        outputs = plain_mapping(described.get("outputs")) or {}
+        if described.get("type") == _DEPLOYMENT_TYPE:
+            replicas = (plain_mapping(outputs.get("spec")) or {}).get("replicas")
+            # The state has all numbers as floating ones.
+            if isinstance(replicas, int | float):
+                counts[str((plain_mapping(outputs.get("metadata")) or {}).get("name"))] = int(replicas)
+    return counts
+
+
+def has_failed(job: Mapping[str, object]) -> bool:
+    """Tell whether a Job, as the API describes it, has failed for good."""
+    status = plain_mapping(job.get("status")) or {}
+    conditions = status.get("conditions")
+    found = cast("list[object]", conditions) if isinstance(conditions, list) else []
+    described = (plain_mapping(each) or {} for each in found)
+    return any(each.get("type") == "Failed" and each.get("status") == "True" for each in described)

@@ -111,6 +111,10 @@ class Application(Frozen):
     """``sha256:…`` of the canary's image."""
     action: Action = "release"
     """What to do with it; other than ``release`` only when the command ``release`` says so."""
+    failed_jobs: tuple[str, ...] = ()
+    """Names of Jobs of the stack that are there and have failed."""
+    pods: Mapping[str, int] = Field(default_factory=dict)
+    """Name of a Deployment → the pods that it wants, as far as known."""
     kept: bool = False
     """True when the stack file has no tag for it, and it therefore keeps what it runs."""
 
@@ -283,7 +287,19 @@ def parse_stack(
     )
 
 
-def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
+class InCluster(Frozen):
+    """What is known of a cluster beside the records."""
+
+    failed_jobs: tuple[str, ...] = ()
+    """Names of Jobs that are there and have failed."""
+    pods: Mapping[str, int] = Field(default_factory=dict)
+    """Name of a Deployment → the pods that it wants."""
+
+
+NOTHING_KNOWN = InCluster()
+
+
+def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster = NOTHING_KNOWN) -> Stack:
     """Return the stack with what each project's last release recorded.
 
     A project that runs but has no tag in the stack file keeps what it runs. Taking it down would turn an omission into
@@ -293,9 +309,12 @@ def with_records(stack: Stack, records: Mapping[str, Record]) -> Stack:
     Args:
         stack: As the files describe it.
         records: Kubernetes name of the project → record.
+        cluster: What else is known of the cluster.
     """
 
     def remembered(application: Application) -> Application:
+        known = {"failed_jobs": cluster.failed_jobs, "pods": cluster.pods}
+        application = application.model_copy(update=known)
         record = records.get(application.name)
         if record is None:
             return application
@@ -363,7 +382,8 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     )
     # What is named explicitly is leave enough to go back.
     part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
-    return with_records(stack.model_copy(update=part), instruction.records)
+    known = InCluster(failed_jobs=instruction.failed_jobs, pods=instruction.pods)
+    return with_records(stack.model_copy(update=part), instruction.records, known)
 
 
 def repository_of(environment: Environment, name: str, project: Project) -> str:

@@ -12,10 +12,14 @@ from pydantic import ValidationError
 
 from model.plan import CanaryWish
 from release import canary, commands, views
+from release import steps as climb
+from release.analysis import Rule
+from release.arguments import seconds, share, weights
 from release.change import Options
 from release.diagnosis import Limits
 from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
 from release.inputs import Program
+from release.migrations import Leave
 from release.screen import Screen
 
 HELP = f"""Releases one project, safely beside other jobs: deploy, roll back, and see what runs.
@@ -53,6 +57,7 @@ Examples:
   release rollback SJZY.Package.Api -s uat
   release rollback SJZY.Package.Api -s uat --to 2022-08-01-19-41
   release rollback SJZY.Package.Api -s uat --steps 2
+  release rollback SJZY.Package.Api -s uat --past-migration   also to what ran before the data was migrated
   release rollback --all --to-update 2026-11-23T18:42 -s uat       the whole stack, as `pulumi stack history` has it
 
 \b
@@ -98,13 +103,22 @@ Examples:
   release tidy -s uat
   release tidy SJZY.Package.Api -s uat --now
 """
-CANARY = """Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
+CANARY = f"""Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
 
 \b
 The wish is written into the stack file: commit it.
+With --steps it goes up by itself: at each weight it is watched for --pause, by what the ingress counts of both
+versions; a canary that breaks a limit is ended at once (exit code 1), and the step 100 promotes it.
+
+\b
 Examples:
   release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --weight 10
   release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --header X-Canary
+  release canary SJZY.Package.Api 2022-08-03-18-54 -s uat --steps 5,25,50,100 --pause 60s --max-error-rate 1% \\
+      --max-p99 500ms
+
+\b
+{EXIT_CODES}
 """
 PROMOTE = """Give the canary of PROJECT all of its traffic.
 
@@ -147,6 +161,9 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config-file", help="The stack's file, where it is not Pulumi.<stack>.yaml.")
 ]
 NoRollback = Annotated[bool, typer.Option("--no-rollback", help="Leave a failed release as it is.")]
+PastMigration = Annotated[
+    bool, typer.Option("--past-migration", "--yes", "-y", help="Go back past a migration without being asked.")
+]
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -163,6 +180,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
     *,
     message: Message = "",
     no_rollback: NoRollback = False,
+    past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
     unschedulable: Annotated[
         float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
@@ -186,7 +204,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
         lock_seconds=wait_lock,
         limits=limits,
     )
-    raise typer.Exit(commands.deploy(session, project, tag))
+    raise typer.Exit(commands.deploy(session, project, tag, Leave.of_terminal(given=past_migration)))
 
 
 @app.command(help=ROLLBACK)
@@ -202,6 +220,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
     ] = "",
     message: Message = "",
     no_rollback: NoRollback = False,
+    past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -219,9 +238,10 @@ def rollback(  # noqa: PLR0913 - the options of a command
         put_back=not no_rollback,
         lock_seconds=wait_lock,
     )
+    leave = Leave.of_terminal(given=past_migration)
     if whole:
-        raise typer.Exit(commands.rollback_all(session, to_update))
-    raise typer.Exit(commands.rollback(session, project, to, steps))
+        raise typer.Exit(commands.rollback_all(session, to_update, leave))
+    raise typer.Exit(commands.rollback(session, project, to, steps, leave))
 
 
 @app.command(help=HISTORY)
@@ -302,6 +322,24 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     header: Annotated[
         str, typer.Option("--header", help="Requests with this header and the value always get it.")
     ] = "",
+    steps: Annotated[
+        str, typer.Option("--steps", metavar="N,N,…", help="Weights, rising; 100 promotes.", show_default=False)
+    ] = "",
+    pause: Annotated[
+        float, typer.Option("--pause", parser=seconds, metavar="TIME", help="How long each step is watched: 60s, 5m.")
+    ] = "60s",  # pyright: ignore[reportArgumentType] - typer reads a default as it reads an argument
+    max_error_rate: Annotated[
+        float, typer.Option("--max-error-rate", parser=share, metavar="PERCENT", help="Most answers with 5xx.")
+    ] = "1%",  # pyright: ignore[reportArgumentType]
+    max_p99: Annotated[
+        float | None,
+        typer.Option(
+            "--max-p99", parser=seconds, metavar="TIME", help="Most of 99 in 100 requests: 500ms.", show_default=False
+        ),
+    ] = None,
+    min_requests: Annotated[
+        int, typer.Option("--min-requests", min=1, help="With fewer in a pause, it is watched for longer.")
+    ] = Rule.min_requests,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
     as_json: Json = False,
@@ -309,11 +347,16 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Start a canary, or change its share."""
+    if steps and weight:
+        raise typer.BadParameter("--steps says the weights: leave out --weight")
     try:
         wish = CanaryWish(tag=tag, weight=weight, header=header or None)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
     session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    if steps:
+        rule = Rule(max_error_rate, max_p99, min_requests)
+        raise typer.Exit(climb.run(session, project, wish, climb.Steps(weights(steps), pause, rule)))
     raise typer.Exit(canary.start(session, project, wish))
 
 

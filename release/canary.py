@@ -6,7 +6,7 @@ commit it. What runs is the project's record, so a promotion needs no file to kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -15,10 +15,13 @@ from model.plan import CanaryWish
 from model.release import Record, Release
 from model.stack import Application
 from release.change import Wish
-from release.commands import Session, change, pinned, unpinned
+from release.commands import Made, Session, answered, make, pinned, unpinned
 from release.errors import DONE, RefusedError
 from release.inputs import CANARIES, TAGS, Program
 from release.pulumi import Pulumi
+
+Check = Callable[[Record | None], None]
+"""Is shown a project's record, and raises what speaks against going on."""
 
 
 def start(session: Session, project: str, wish: CanaryWish) -> int:
@@ -29,52 +32,96 @@ def start(session: Session, project: str, wish: CanaryWish) -> int:
         project: Gitea project.
         wish: Tag, weight and header.
     """
-    application = pinned(_of_strategy(session.program, project, wish.tag))
-    entry = wish.model_dump(exclude_none=True)
-    config = {CANARIES: {**_wished(session.program), project: entry}}
-    reference = application.image.reference if application.image else ""
-    live = _live(session, application)
-    code = change(session, application.running(live), "canary", Wish("release", _stays, config, reference, wish.tag))
-    if code == DONE:
-        for field, value in entry.items():
-            kind = "int" if isinstance(value, int) else "string"
-            _write(session.program, "set", f"--type={kind}", f'{CANARIES}["{project}"].{field}', str(value))
-    return code
+    return answered(session, give(session, project, wish))
 
 
 def promote(session: Session, project: str) -> int:
     """Give a project's canary all of its traffic; returns the exit code."""
-    application = _of_strategy(session.program, project)
-
-    def target(record: Record | None) -> Release:
-        return _canary(project, record)
-
-    with closing(session.cluster()) as cluster:
-        chosen = target(cluster.record(application.name))
-    code = change(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
-    if code == DONE:
-        _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)
-        _forget(session.program, project)
-    return code
+    return answered(session, take_over(session, project))
 
 
 def abort(session: Session, project: str) -> int:
     """Take all traffic from a project's canary, and end it; returns the exit code."""
-    application = _of_strategy(session.program, project)
+    return answered(session, give_up(session, project))
+
+
+def _anything(_: Record | None) -> None:
+    """Check nothing."""
+
+
+def give(session: Session, project: str, wish: CanaryWish, check: Check = _anything) -> Made:
+    """Give a release a part of a project's traffic, or another part, and write that into the stack file.
+
+    Args:
+        session: The stack.
+        project: Gitea project.
+        wish: Tag, weight and header.
+        check: Is shown the record when the stack is held, and may refuse.
+    """
+    application = pinned(of_strategy(session.program, project, wish.tag))
+    entry = wish.model_dump(exclude_none=True)
+    config = {CANARIES: {**_wished(session.program), project: entry}}
+    reference = application.image.reference if application.image else ""
 
     def target(record: Record | None) -> Release:
+        check(record)
+        return _stays(record)
+
+    live = _live(session, application)
+    wanted = Wish("release", target, config, reference, wish.tag, application.release)
+    made = make(session, application.running(live), "canary", wanted)
+    if made.code == DONE:
+        for field, value in entry.items():
+            kind = "int" if isinstance(value, int) else "string"
+            _write(session.program, "set", f"--type={kind}", f'{CANARIES}["{project}"].{field}', str(value))
+    return made
+
+
+def take_over(session: Session, project: str, check: Check = _anything) -> Made:
+    """Give a project's canary all of its traffic, and write its tag into the stack file. Arguments as of ``give``."""
+    application = of_strategy(session.program, project)
+
+    def target(record: Record | None) -> Release:
+        check(record)
+        return _canary(project, record)
+
+    with closing(session.cluster()) as cluster:
+        chosen = target(cluster.record(application.name))
+    made = make(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
+    if made.code == DONE:
+        _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)
+        _forget(session.program, project)
+    return made
+
+
+def give_up(session: Session, project: str, check: Check = _anything) -> Made:
+    """Take all traffic from a project's canary, and end it. Arguments as of ``give``."""
+    application = of_strategy(session.program, project)
+
+    def target(record: Record | None) -> Release:
+        check(record)
         _canary(project, record)
         return _stays(record)
 
     with closing(session.cluster()) as cluster:
         chosen = target(cluster.record(application.name))
-    code = change(session, application.running(chosen), "abort", Wish("release", target, _without(session, project)))
-    if code == DONE:
+    made = make(session, application.running(chosen), "abort", Wish("release", target, _without(session, project)))
+    if made.code == DONE:
         _forget(session.program, project)
-    return code
+    return made
 
 
-def _of_strategy(program: Program, project: str, tag: str = "") -> Application:
+def of_strategy(program: Program, project: str, tag: str = "") -> Application:
+    """Return a project that is released with canaries.
+
+    Args:
+        program: The stack.
+        project: Gitea project.
+        tag: Image tag; empty where it does not matter.
+
+    Raises:
+        RefusedError: If its strategy is another one.
+    """
     application = program.application(project, tag) if tag else unpinned(program, project)
     strategy = application.project.strategy
     if strategy != "canary":

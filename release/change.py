@@ -27,6 +27,8 @@ from release.errors import InterruptedRunError, LockedError
 from release.events import Event, is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
+from release.migrations import MigrationWatch, failed_jobs, known_uids, migrates, with_what_ran
+from release.objects import Object, inner, name_of
 from release.pending import CREATING, completed, pending, to_read
 from release.pulumi import Command, Pulumi, Run, end_leftovers, up
 from release.screen import Screen
@@ -73,6 +75,7 @@ class Wish:
         config: Keys of the stack file that differ for this run, with their namespace.
         watched: The image whose pods are watched, where it is not the application's: a canary's.
         tag: What it is about, where that is not the application's tag: a canary's.
+        canary: The canary that is to run beside the application.
     """
 
     action: Action
@@ -80,6 +83,7 @@ class Wish:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     watched: str = ""
     tag: str = ""
+    canary: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,15 @@ class Watched:
         name: The project's name in Kubernetes.
         image: The reference that its new pods run.
         before: What the record said when the run was begun; None to let it be.
+        migrates: Whether a Job may run before the pods.
+        jobs: Unique ids of the Jobs that were there before, and of their pods.
     """
 
     name: str
     image: str
     before: Record | None = None
+    migrates: bool = False
+    jobs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,8 @@ class Changer:
                 break
             if attempt.end == "locked":
                 self._wait_for_lock(attempt, deadline)
-        return self._concluded(chosen, before, attempt)
+        tried = wish.canary or chosen.release
+        return self._concluded(chosen, before, attempt, tried)
 
     def whole(self, config: str) -> Attempt:
         """Bring the whole stack to what a config says; the stack is held.
@@ -250,7 +259,9 @@ class Changer:
         reading = self._reading(application, records.get(application.name))
         command = self._command(application, wish, records, reading)
         watched = wish.watched or (application.image.reference if application.image else "")
-        return self._watch(command, Watched(application.name, watched, records.get(application.name)))
+        moving = wish.action == "release" and migrates(application)
+        known = known_uids(self._cluster, application.name) if moving else frozenset[str]()
+        return self._watch(command, Watched(application.name, watched, records.get(application.name), moving, known))
 
     def _command(
         self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
@@ -260,7 +271,11 @@ class Changer:
             raise ValueError(f"{application.gitea_name} has no image")
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
-        instruction = Instruction(project=application.gitea_name, action=wish.action, records=mine)
+        failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
+        pods = wanted_pods(self._cluster.deployments(application.name)) if application.project.autoscaling else {}
+        instruction = Instruction(
+            project=application.gitea_name, action=wish.action, records=mine, failed_jobs=failed, pods=pods
+        )
         config = self._program.config_text({TAGS: tags, **wish.config})
         message = self._options.message
         if wish.action == "restore":
@@ -285,6 +300,7 @@ class Changer:
             watch = _Watch(self._cluster, self._screen, self._options.limits, watched)
             details = self._follow(run, watch)
             watch.events(run)
+            details = watch.last(run) or details
             self._screen.settle()
             if watch.moved:
                 self._screen.line("another release has moved this project meanwhile: begun anew from what it runs")
@@ -316,12 +332,25 @@ class Changer:
 
     # What follows.
 
-    def _concluded(self, application: Application, before: Record | None, attempt: Attempt) -> Changed:
+    def _concluded(self, application: Application, before: Record | None, attempt: Attempt, tried: Release) -> Changed:
         if attempt.end in ("done", "refused"):
             return Changed(attempt, before, self._cluster.record(application.name))
         if not self._options.put_back or before is None:
             return Changed(attempt, before, self._read(application.name), restored=False)
-        return self._put_back(application, before, attempt)
+        return self._put_back(application, self._noted(application, before, tried), attempt)
+
+    def _noted(self, application: Application, before: Record, tried: Release) -> Record:
+        """Return the record with the migration that a failed release has run; it is not undone."""
+        if not migrates(application):
+            return before
+        try:
+            record = with_what_ran(before, self._cluster, application, tried)
+        except ClusterError as error:
+            self._screen.line(str(error))
+            return before
+        if record != before:
+            self._screen.line(f"the migration of {tried.tag} has run and is not undone: {before.release.tag} meets it")
+        return record
 
     def _put_back(self, application: Application, before: Record, attempt: Attempt) -> Changed:
         """Bring back what ran: every slot as the record says."""
@@ -426,6 +455,11 @@ class Changer:
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads retries
 
 
+def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
+    """Return how many pods each Deployment wants: by its name. Pure."""
+    return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
+
+
 def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
     """Run a command to its end, and return its exit code and all that it printed.
 
@@ -452,6 +486,8 @@ class _Watch:
         self._screen = screen
         self._watched = watched
         self._diagnosis = Diagnosis(watched.image, limits) if watched else None
+        moving = watched if watched and watched.migrates else None
+        self._migration = MigrationWatch(cluster, screen, moving.name, moving.image, moving.jobs) if moving else None
         self._begun = False
         self._silent = False
         self._looked = 0.0
@@ -490,6 +526,7 @@ class _Watch:
             return
         try:
             deployments, pods = self._cluster.deployments(watched.name), self._cluster.pods(watched.name)
+            jobs, failed = self._migration.look(pods) if self._migration else ([], None)
         except ClusterError as error:
             # The release goes on without being watched; pulumi has its own way of waiting for the API server.
             if not self._silent:
@@ -499,9 +536,24 @@ class _Watch:
         self._silent = False
         look = diagnosis.look(deployments, pods, time.monotonic())
         self._screen.pods(look.pods)
-        self.hopeless = look.hopeless
+        self.hopeless = failed or diagnosis.of_job(jobs, time.monotonic()) or look.hopeless
         if self.ready_seconds is None and any(pod.ready for pod in look.pods):
             self.ready_seconds = self._screen.seconds
+
+    def last(self, run: Run) -> list[str]:
+        """Look at a migration once more when pulumi has ended by itself: it may have logged more, and failed."""
+        if not self._migration or not self._begun or self.hopeless or self.moved:
+            return []
+        watched = self._migration
+        try:
+            failed = watched.look(self._cluster.pods(watched.name))[1]
+        except ClusterError as error:
+            self._screen.line(str(error))
+            return []
+        if run.code and failed:
+            self.hopeless = failed
+            return self.details()
+        return []
 
     def details(self) -> list[str]:
         """Return what the cluster knows of the failure: the container's last lines, and events."""

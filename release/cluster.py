@@ -20,13 +20,16 @@ from lightkube.core.exceptions import ConfigError
 
 from model.release import RECORD_ANNOTATION, Record, parse_record
 from release.errors import RefusedError, ReleaseError
-from release.objects import Object, inner
+from release.objects import Object, first, inner, items, name_of
 
 _NO_CLUSTER = "no cluster is named: set KUBECONFIG, or kubernetes:context in the stack file"
 _TIMEOUT_SECONDS = 5.0
 _NAME_LABEL = "app.kubernetes.io/name"
 _OURS = "app.kubernetes.io/managed-by=pulumi"
 _EVENTS = 20
+_PROXIES = f"{_NAME_LABEL}=traefik,app.kubernetes.io/component=ingress,{_OURS}"
+_CLASS_ARGUMENT = "ingressclass="
+_METRICS_PORT = "metrics"
 
 
 class ClusterError(ReleaseError):
@@ -120,6 +123,10 @@ class Cluster:
         """Return the pods of one project, of all its slots and releases."""
         return self._list("api/v1", "pods", {"labelSelector": _selector(name)})
 
+    def jobs(self, name: str) -> list[Object]:
+        """Return the Jobs of one project."""
+        return self._list("apis/batch/v1", "jobs", {"labelSelector": _selector(name)})
+
     def events(self, uid: str) -> list[Object]:
         """Return the latest events about an object, the oldest first."""
         found = self._list("api/v1", "events", {"fieldSelector": f"involvedObject.uid={uid}"})
@@ -127,21 +134,54 @@ class Cluster:
             -_EVENTS:
         ]
 
-    def log(self, pod: str, container: str, lines: int, *, previous: bool) -> list[str]:
+    def log(self, pod: str, container: str, lines: int | None, *, previous: bool) -> list[str]:
         """Return the last lines that a container wrote; none when it never ran.
 
         Args:
             pod: Name of the pod.
             container: Its container.
-            lines: At most so many.
+            lines: At most so many; None for all.
             previous: The run before the current one.
         """
-        query = {"container": container, "tailLines": str(lines), "previous": "true" if previous else "false"}
+        query = {"container": container, "previous": "true" if previous else "false"}
+        if lines is not None:
+            query["tailLines"] = str(lines)
         try:
             answer = self._get(f"{self._path('api/v1', 'pods')}/{pod}/log", query)
         except ClusterError:
             return []
         return answer.text.splitlines() if answer.status_code == HTTPStatus.OK else []
+
+    def proxies(self, class_name: str, namespace: str = "") -> list[Object]:
+        """Return the pods of our own ingress proxies that serve an IngressClass.
+
+        Args:
+            class_name: The IngressClass.
+            namespace: Where they are; empty to look everywhere, which needs the right to list all pods.
+
+        Raises:
+            ClusterError: If the API server does not answer, or refuses.
+        """
+        path = f"api/v1/namespaces/{namespace}/pods" if namespace else "api/v1/pods"
+        found = cast("list[Object]", self._get(path, {"labelSelector": _PROXIES}).json().get("items") or [])
+        return [pod for pod in found if _serves(pod, class_name)]
+
+    def metrics(self, pod: Object) -> str:
+        """Return the Prometheus metrics of a proxy, asked by way of the API server.
+
+        Args:
+            pod: As ``proxies`` returns it.
+
+        Raises:
+            ClusterError: If it does not answer.
+        """
+        ports = [port for container in items(inner(pod, "spec"), "containers") for port in items(container, "ports")]
+        port = first(ports, "name", _METRICS_PORT).get("containerPort", "")
+        namespace = inner(pod, "metadata").get("namespace", "")
+        answer = self._get(f"api/v1/namespaces/{namespace}/pods/{name_of(pod)}:{port}/proxy/metrics", {})
+        if answer.status_code != HTTPStatus.OK:
+            raise ClusterError(f"the proxy {name_of(pod)} answers {answer.status_code} when asked for its metrics")
+        return answer.text
 
     def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[Object]:
         answer = self._get(self._path(group, kind), query)
@@ -176,6 +216,15 @@ def _kubeconfig(path: str) -> KubeConfig:
 def record_of(service: Object) -> Record | None:
     """Return the record that a Service holds. Pure."""
     return parse_record(str(inner(service, "metadata", "annotations").get(RECORD_ANNOTATION, "")))
+
+
+def _serves(pod: Object, class_name: str) -> bool:
+    """Tell whether a proxy's pod runs, and serves an IngressClass."""
+    arguments = [
+        str(each) for container in items(inner(pod, "spec"), "containers") for each in container.get("args", ())
+    ]
+    running = inner(pod, "status").get("phase") == "Running"
+    return running and any(each.endswith(f".{_CLASS_ARGUMENT}{class_name}") for each in arguments)
 
 
 def _selector(name: str) -> str:

@@ -21,6 +21,7 @@ from release.cluster import Cluster
 from release.diagnosis import ready_text
 from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
 from release.inputs import ALLOW_OLDER, TAGS, Program
+from release.migrations import Leave
 from release.objects import name_of
 from release.pulumi import Pulumi
 from release.screen import Screen
@@ -76,13 +77,26 @@ class Order:
     tag: str
 
 
-def deploy(session: Session, project: str, tag: str) -> int:
-    """Release a tag of a project; returns the exit code."""
+def deploy(session: Session, project: str, tag: str, leave: Leave) -> int:
+    """Release a tag of a project; returns the exit code.
+
+    Args:
+        session: The stack.
+        project: Gitea project.
+        tag: Image tag.
+        leave: To go back past a migration, if it is an earlier one.
+    """
     application = pinned(session.program.application(project, tag))
-    return change(session, application, "deploy", Wish("release"))
+    with closing(session.cluster()) as cluster:
+        given = leave.asked(project, cluster.record(application.name), application.release)
+
+    def checked(record: Record | None) -> None:
+        given.check(project, record, application.release)
+
+    return change(session, application, "deploy", Wish("release", checked))
 
 
-def rollback(session: Session, project: str, tag: str, steps: int) -> int:
+def rollback(session: Session, project: str, tag: str, steps: int, leave: Leave) -> int:
     """Go back to an earlier good release of a project; returns the exit code.
 
     Args:
@@ -90,15 +104,21 @@ def rollback(session: Session, project: str, tag: str, steps: int) -> int:
         project: Gitea project.
         tag: Of the release to go back to; empty for ``steps``.
         steps: How many good releases back.
+        leave: To go back past a migration.
     """
     # The tag only gives the image its shape here: what to run is chosen from the record when the stack is held.
     application = session.program.application(project, tag or NO_TAG)
 
-    def target(record: Record | None) -> Release:
-        return earlier(application, record, tag, steps)
-
     with closing(session.cluster()) as cluster:
-        chosen = target(cluster.record(application.name))
+        record = cluster.record(application.name)
+    chosen = earlier(application, record, tag, steps)
+    given = leave.asked(project, record, chosen)
+
+    def target(record: Record | None) -> Release:
+        found = earlier(application, record, tag, steps)
+        given.check(project, record, found)
+        return found
+
     return change(session, application.running(chosen), "rollback", Wish("release", target))
 
 
@@ -155,8 +175,41 @@ def _as_recorded(application: Application, record: Record) -> Application:
     return application.running(record.release)
 
 
+@dataclass(frozen=True)
+class Made:
+    """A change that was made, or failed.
+
+    Args:
+        order: What was asked for.
+        changed: What became of it.
+        pods: ``ready/wanted`` pods of the slot that gets the traffic.
+    """
+
+    order: Order
+    changed: Changed
+    pods: str
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return exit_code(self.changed)
+
+
 def change(session: Session, application: Application, what: str, wish: Wish) -> int:
-    """Make a change of one project and tell its outcome; returns the exit code.
+    """Make a change of one project and tell its outcome; returns the exit code. Arguments as of ``make``."""
+    return answered(session, make(session, application, what, wish))
+
+
+def answered(session: Session, made: Made) -> int:
+    """Tell the outcome of a change as the command's answer; returns the exit code."""
+    seconds = session.screen.seconds
+    lines = told(made.order, made.changed, seconds, made.pods)
+    session.screen.result(lines, facts(made.order, made.changed, seconds, made.code))
+    return made.code
+
+
+def make(session: Session, application: Application, what: str, wish: Wish) -> Made:
+    """Make a change of one project.
 
     Args:
         session: The stack.
@@ -172,10 +225,7 @@ def change(session: Session, application: Application, what: str, wish: Wish) ->
             changed = changer.make(application, wish)
         live = changed.after if changed.attempt.end == "done" else None
         pods = live_pods(cluster, application.name, live) if live else ""
-    order = Order(what, session.program.stack, project, tag)
-    code, seconds = exit_code(changed), session.screen.seconds
-    session.screen.result(told(order, changed, seconds, pods), facts(order, changed, seconds, code))
-    return code
+    return Made(Order(what, session.program.stack, project, tag), changed, pods)
 
 
 def exit_code(changed: Changed) -> int:
@@ -336,12 +386,13 @@ def _indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def rollback_all(session: Session, wanted_update: str) -> int:
+def rollback_all(session: Session, wanted_update: str, leave: Leave) -> int:
     """Bring the whole stack to the tags of an earlier update; returns the exit code.
 
     Args:
         session: The stack.
         wanted_update: Number or start of the update in ``pulumi stack history``.
+        leave: To go back past migrations.
     """
     program = session.program
     update = past.find(past.parse_updates(Pulumi(program).history(HISTORY_PAGE)), wanted_update)
@@ -353,6 +404,10 @@ def rollback_all(session: Session, wanted_update: str) -> int:
         raise RefusedError(problems or [f"update {wanted_update} says no tags of projects that are here"])
     why = past.message("rollback to update", "*", wanted_update, who_runs(), session.options.message)
     with closing(session.cluster()) as cluster:
+        records = cluster.records()
+        for kubernetes, name in program.projects.items():
+            if name in wanted:
+                leave.asked(name, records.get(kubernetes), Release(tag=wanted[name]))
         changer = session.changer(cluster, why)
         with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()}"):
             tags = {**program.tags, **program.deployed_tags(cluster.records()), **wanted}

@@ -127,6 +127,15 @@ class Diagnosis:
         reasons = [*(self._of_pod(pod, now) for pod in new), *(self._of_deployment(each, now) for each in ours)]
         return Look(tuple(map(_line, new)), next((reason for reason in reasons if reason), None))
 
+    def of_job(self, pods: Sequence[Object], now: float) -> Hopeless | None:
+        """Judge the pods of the release's Job, which never become ready and need not: can they start?
+
+        Args:
+            pods: Of the Job.
+            now: As for ``look``.
+        """
+        return next((reason for pod in pods if (reason := self._of_pod(pod, now))), None)
+
     def _is_new(self, pod: Object, revisions: set[str]) -> bool:
         leaving = "deletionTimestamp" in pod["metadata"]
         return not leaving and _revision(pod) in revisions and self._runs_image(pod["spec"])

@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from release.diagnosis import PodLine
 
@@ -41,6 +42,7 @@ class Screen:
         self._pods: dict[str, PodLine] = {}
         self._live: Live | None = None
         self._waiting: tuple[str, float] = ("", 0.0)
+        self._progressed = -LOG_SECONDS
 
     @property
     def seconds(self) -> float:
@@ -58,6 +60,16 @@ class Screen:
         told, at = self._waiting
         if told != text or time.monotonic() - at >= LOG_SECONDS:
             self._waiting = (text, time.monotonic())
+            self.line(text)
+
+    def progress(self, text: str) -> None:
+        """Tell how something goes on: drawn anew on a terminal, elsewhere a line every 15 s."""
+        if self._quiet:
+            return
+        if self._err.isatty():
+            self._show(Text(f"{self.seconds:6.1f} s  {text}"))
+        elif time.monotonic() - self._progressed >= LOG_SECONDS:
+            self._progressed = time.monotonic()
             self.line(text)
 
     def pods(self, pods: Sequence[PodLine]) -> None:
@@ -108,10 +120,13 @@ class Screen:
         table = Table(box=None, show_header=False, padding=(0, 2))
         for pod in self._pods.values():
             table.add_row("", pod.name, pod.node, pod.state, style="green" if pod.ready else "yellow")
+        self._show(table)
+
+    def _show(self, drawing: RenderableType) -> None:
         if self._live is None:
-            self._live = Live(table, console=Console(file=self._err), refresh_per_second=4)
+            self._live = Live(drawing, console=Console(file=self._err), refresh_per_second=4)
             self._live.start()
-        self._live.update(table)
+        self._live.update(drawing)
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

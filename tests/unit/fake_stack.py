@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,10 @@ class FakeStack:
     """What the record is when it is read again, one for each time; the last one stays."""
     pods: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     deployments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    jobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    proxies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    metrics: Callable[[str], str] | None = None
+    """What a proxy tells when it is asked, by its name."""
 
     def __post_init__(self) -> None:
         (self.folder / "program" / "projects").mkdir(parents=True)
@@ -162,12 +166,19 @@ class FakeStack:
             if self.moves:
                 self.record = self.moves.pop(0)
             return httpx2.Response(200, json=self._service()) if self.record else httpx2.Response(404, json={})
+        if kind == "metrics" and self.metrics:
+            return httpx2.Response(200, text=self.metrics(path.split("/pods/")[1].partition(":")[0]))
+        if path == "/api/v1/pods":
+            return httpx2.Response(200, json={"items": self.proxies})
         if kind == "log":
+            if "-migrate-" in path:
+                return httpx2.Response(200, text="migrating\nduplicate column\n")
             return httpx2.Response(200, text="listening\nno database\n" if query["previous"] == ["true"] else "")
         found = {
             "services": [self._service()] if self.record else [],
             "deployments": self._deployments(),
             "pods": self.pods,
+            "jobs": self.jobs,
             "events": [{"reason": "BackOff", "message": "Back-off restarting", "count": 3}],
         }
         return httpx2.Response(200, json={"items": found[kind]}) if kind in found else httpx2.Response(404, json={})
@@ -200,4 +211,38 @@ def pod(tag: str, **status: Any) -> dict[str, Any]:
         "metadata": {"name": f"{NAME}-{tag}", "uid": f"uid-{tag}", "labels": template["metadata"]["labels"]},
         "spec": template["spec"],
         "status": {"containerStatuses": [{"name": NAME, "restartCount": 0, **status}]},
+    }
+
+
+def job(tag: str, outcome: str, name: str = "") -> dict[str, Any]:
+    """Return the Job that migrated to a tag, with a condition."""
+    spec = {"containers": [{"name": NAME, "image": f"{REPOSITORY}:{tag}@sha256:{tag}"}]}
+    told = [{"type": outcome, "status": "True", "reason": "BackoffLimitExceeded", "message": "too often"}]
+    return {
+        "metadata": {"name": name or f"{NAME}-migrate-{tag}", "uid": f"job-{tag}"},
+        "spec": {"template": {"spec": spec}},
+        "status": {"conditions": told if outcome else []},
+    }
+
+
+def job_pod(tag: str, **state: Any) -> dict[str, Any]:
+    """Return the pod of that Job."""
+    labels = {"batch.kubernetes.io/job-name": f"{NAME}-migrate-{tag}"}
+    return {
+        "metadata": {"name": f"{NAME}-migrate-{tag}-x", "uid": f"job-pod-{tag}", "labels": labels},
+        "spec": job(tag, "")["spec"]["template"]["spec"],
+        "status": {"containerStatuses": [{"name": NAME, "restartCount": 0, "state": state}]},
+    }
+
+
+def proxy(name: str, class_name: str = "nginx") -> dict[str, Any]:
+    """Return a pod of the cluster's ingress."""
+    container = {
+        "args": ["--ping=true", f"--providers.kubernetesingressnginx.ingressclass={class_name}"],
+        "ports": [{"name": "web", "containerPort": 8000}, {"name": "metrics", "containerPort": 9180}],
+    }
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "namespace": "package-ingress"},
+        "spec": {"containers": [container]},
+        "status": {"phase": "Running"},
     }

@@ -197,6 +197,22 @@ def test_bad_releases_fail_each_in_its_way(program: Path) -> None:
     with _started(program, NEVER_READY="1") as running:
         assert running.ask("/healthz/ready")[0] == 503
         assert running.ask("/healthz/live")[0] == 200
+    with _started(program, FAIL_REQUESTS="1") as running:
+        assert running.ask("/healthz/ready")[0] == 200
+        assert running.ask("/any")[0] == 500
+
+
+@pytest.mark.parametrize(
+    ("fails", "code", "last"), [("0", 0, "the database is migrated"), ("1", 1, "duplicate column")]
+)
+def test_a_migration_tells_what_it_does_and_ends(program: Path, fails: str, code: int, last: str) -> None:
+    variables = {"PROJECT": "P", "TAG": "T", "FAIL_MIGRATION": fails}
+    finished = subprocess.run(
+        [program, "migrate"], env=variables, capture_output=True, text=True, timeout=20, check=False
+    )
+    lines = [json.loads(line)["message"] for line in finished.stdout.splitlines()]
+    assert (finished.returncode, len(lines)) == (code, 2)
+    assert lines[1].startswith(last)
 
 
 def test_slow_start_listens_only_after_its_delay(program: Path) -> None:

@@ -1,5 +1,7 @@
 // Command backend is the sample back end: a small HTTP service on port 8080 that tells who answered.
 //
+// `backend migrate` stands for the migration of a database: it logs what it does, and ends.
+//
 // What it does is set by its environment, which its image has per tag:
 //
 //	PROJECT, TAG       named in every answer
@@ -9,6 +11,8 @@
 //	START_DELAY        how long after start it begins to listen, such as 30s
 //	CRASH_AT_START=1   logs an error and exits with code 1
 //	NEVER_READY=1      the readiness endpoint always refuses
+//	FAIL_REQUESTS=1    it is healthy, and answers every request with status 500
+//	FAIL_MIGRATION=1   `backend migrate` logs an error and exits with code 1
 //	CONTROL=on         allows POST /control/{unready,ready,hang,exit} to change this pod
 //	DRAIN_SECONDS      how long requests in flight may go on after SIGTERM (20)
 //	DRAIN=off          exits at once on SIGTERM: it is how a service loses requests
@@ -42,6 +46,7 @@ type settings struct {
 	drain                   time.Duration // negative: exit at once
 	crash                   bool
 	neverReady              bool
+	failing                 bool
 	control                 bool
 }
 
@@ -50,6 +55,9 @@ func main() {
 	if err != nil {
 		logLine(map[string]any{"level": "error", "message": err.Error()})
 		os.Exit(1)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "migrate" {
+		os.Exit(migrate(chosen, os.Getenv("FAIL_MIGRATION") == "1"))
 	}
 	if chosen.crash {
 		crash(chosen)
@@ -72,6 +80,7 @@ func readSettings(get func(string) string) (settings, error) {
 		drain:      defaultDrain,
 		crash:      get("CRASH_AT_START") == "1",
 		neverReady: get("NEVER_READY") == "1",
+		failing:    get("FAIL_REQUESTS") == "1",
 		control:    get("CONTROL") == "on",
 	}
 	if text := get("START_DELAY"); text != "" {
@@ -161,6 +170,17 @@ func crash(chosen settings) {
    at %s.Program.Main(String[] args) in Program.cs:line 9
 `, chosen.project, chosen.project)
 	os.Exit(1)
+}
+
+// migrate logs what a migration tends to log, and returns its exit code.
+func migrate(chosen settings, fails bool) int {
+	logLine(map[string]any{"message": "migrating the database", "project": chosen.project, "tag": chosen.tag})
+	if fails {
+		logLine(map[string]any{"level": "error", "message": "duplicate column name: weight"})
+		return 1
+	}
+	logLine(map[string]any{"message": "the database is migrated", "tag": chosen.tag})
+	return 0
 }
 
 // logLine writes one line of JSON with the time.

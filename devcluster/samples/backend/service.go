@@ -77,6 +77,10 @@ func (s *service) tell(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if s.failing {
+		s.reply(w, r, http.StatusInternalServerError, answer{Error: "no such column: orders.weight"})
+		return
+	}
 	s.reply(w, r, http.StatusOK, answer{})
 }
 

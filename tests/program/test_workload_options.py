@@ -1,0 +1,72 @@
+"""What a component tells Pulumi beside the manifests: order, and what is left to others."""
+
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.batch.v1 import Job
+
+from components import PackageApp, PackageAppArgs, _workload
+from model.plan import CanaryWish
+from model.project import parse_project
+from model.release import Record, Release, Slot
+from model.stack import Application, Image
+from tests.program.test_library import ENVIRONMENT, run
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each resource was given: name in Pulumi → resource and options."""
+    seen: dict[str, Any] = {}
+    really = _workload.apply
+
+    def apply(kind: Any, name: str, manifest: Any, opts: pulumi.ResourceOptions) -> Any:
+        made = really(kind, name, manifest, opts)
+        seen[f"{kind.__name__} {name}"] = (made, opts)
+        return made
+
+    monkeypatch.setattr(_workload, "apply", apply)
+    return seen
+
+
+def declare(record: Record | None, canary: CanaryWish | None = None, **fields: Any) -> None:
+    project = parse_project("projects/x.yaml", {"kind": "backend", **fields}, "test")
+    image = Image(repository="harbor.example.com/back/x", tag="2")
+    application = Application(
+        gitea_name="X", file="projects/x.yaml", project=project, image=image, record=record, canary=canary
+    )
+    run(lambda: PackageApp("X", PackageAppArgs(application, ENVIRONMENT)))
+
+
+def ran(tag: str) -> Record:
+    release = Release(tag=tag)
+    return Record(live="main", slots={"main": Slot(release=release, revision="r")}, history=(release,))
+
+
+def test_the_pods_wait_for_the_migration_which_is_never_touched_again(options: dict[str, Any]) -> None:
+    declare(ran("1"), migrate={"command": ["m"], "activeDeadlineSeconds": 120})
+    ((name, (job, given)),) = [item for item in options.items() if isinstance(item[1][0], Job)]
+    assert name.startswith("Job X-migrate-")
+    assert given.ignore_changes == ["metadata", "spec"]
+    assert given.custom_timeouts.create == "180s"
+    (deployment,) = [each for each in options.values() if isinstance(each[0], Deployment)]
+    assert job in deployment[1].depends_on
+    assert [type(each).__name__ for each in given.depends_on] == ["ServiceAccount"]
+
+
+def test_nothing_waits_for_a_migration_that_there_is_not(options: dict[str, Any]) -> None:
+    declare(ran("1"))
+    assert not [name for name in options if name.startswith("Job ")]
+
+
+def test_an_autoscaler_owns_the_number_of_pods_but_not_of_a_canary(options: dict[str, Any]) -> None:
+    declare(ran("2"), CanaryWish(tag="3", weight=10), strategy="canary", autoscaling={"maxReplicas": 9})
+    assert options["Deployment X-main"][1].ignore_changes == ["spec.replicas"]
+    assert options["Deployment X-canary"][1].ignore_changes is None
+
+
+def test_a_colour_that_is_to_take_over_gets_its_number(options: dict[str, Any]) -> None:
+    declare(ran("1"), strategy="blueGreen", autoscaling={"maxReplicas": 9})
+    assert options["Deployment X-blue"][1].ignore_changes is None
+    assert "spec.replicas" in options["Deployment X-main"][1].ignore_changes
