@@ -16,9 +16,10 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
+from config_repository import configured
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, Record, records_of
+from model.release import INSTRUCTION_VARIABLE, Instruction, records_of
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
@@ -50,8 +51,12 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     file = f"Pulumi.{name}.yaml"
     stack = build_stack(program, file, name, _stack_config())
     instruction = read_instruction(os.environ)
-    stack = instructed(stack, instruction) if instruction else with_records(stack, read_records())
-    return resolve(without_going_back(stack, file), file)
+    if instruction:
+        stack = instructed(stack, instruction)
+        return resolve(configured(stack, program, file, read_resources), file)
+    resources = read_resources()
+    stack = without_going_back(with_records(stack, records_of(resources)), file)
+    return resolve(configured(stack, program, file, lambda: resources), file)
 
 
 def read_instruction(variables: Mapping[str, str]) -> Instruction | None:
@@ -171,14 +176,13 @@ def resolve(stack: Stack, file: str) -> Stack:
     return stack.model_copy(update={"applications": resolved})
 
 
-def read_records() -> dict[str, Record]:
-    """Return what the last updates of this stack recorded: Kubernetes name of the project → record.
+def read_resources() -> dict[str, Any]:
+    """Return the stack's resources as the last update left them: URN → ``{type, outputs}``.
 
-    They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
-    outputs would stay old when any sibling fails.
+    A partly failed or targeted update is seen as it ended; stack outputs would stay old when any sibling fails.
     """
     answer = _ask_own_state("pulumi:pulumi:readStackResourceOutputs", "stackName")
-    return records_of(plain_mapping(answer.get("outputs")) or {})
+    return plain_mapping(answer.get("outputs")) or {}
 
 
 def read_outputs() -> dict[str, Any]:

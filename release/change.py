@@ -21,6 +21,7 @@ from model.release import Instruction, Record, Release
 from model.stack import Application
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
+from release.config import wanted_revisions
 from release.diagnosis import Diagnosis, Hopeless, Limits, event_lines
 from release.drift import drifted_slots
 from release.errors import InterruptedRunError, LockedError
@@ -261,7 +262,8 @@ class Changer:
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
         instruction = Instruction(project=application.gitea_name, action=wish.action, records=mine)
-        config = self._program.config_text({TAGS: tags, **wish.config})
+        revisions = wanted_revisions(self._program, application)
+        config = self._program.config_text({TAGS: tags, **revisions, **wish.config})
         message = self._options.message
         if wish.action == "restore":
             message = message.replace("release ", "release restore after ", 1)
