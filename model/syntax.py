@@ -40,7 +40,7 @@ def check_syntax(file: str, content: bytes) -> None:
         SettingsError: If it does not parse; with the line.
     """
     name = file.rsplit("/", 1)[-1].lower()
-    kind = name.rsplit(".", 1)[-1]
+    kind = name.rpartition(".")[2] if "." in name else ""
     try:
         if kind == "json":
             _json(content, relaxed=name.startswith("appsettings"))
