@@ -296,12 +296,19 @@ class _Reader:
     def _goes_back(self, repository: ConfigRepository, application: Application, content: Content) -> bool:
         record = application.record
         runs = record.release.config if record else None
-        if runs is None or self._stack.allows_older(application) or not goes_back(repository, content, runs):
+        if record is None or runs is None or content.ref == runs or self._stack.allows_older(application):
+            return False
+        tag = application.image.tag if application.image else ""
+        # Released once and rolled back since: the live one is the older of the two. A commit that reverts is not.
+        rolled_back = [each.config for each in record.history if each.tag == tag and each.config == content.ref]
+        if not goes_back(repository, content, runs) and not any(
+            each and repository.is_older(runs.revision, each.revision) for each in rolled_back
+        ):
             return False
         name = application.gitea_name
         message = (
-            f"commit {content.ref.revision[:12]} is older than {runs.revision[:12]}, which runs, or that is not in the "
-            f"checkout: bring it up to date (`git pull`); to go back, `release rollback {name}`, or "
+            f"commit {content.ref.revision[:12]} was replaced by {runs.revision[:12]}, which runs, or that is not in the "
+            f"checkout: bring it up to date (`git pull`), or name a commit; to go there, `release rollback {name}`, or "
             f"`-c {NAMESPACE}:allowOlder={name}`"
         )
         self.problems.append(Problem(self._file, f"{NAMESPACE}:configRevisions.{name}", message))

@@ -152,7 +152,7 @@ def test_a_stale_checkout_stops_the_program(configured: Configured, checkout: Ch
     first = configured()
     checkout.git("reset", "--hard", "--quiet", "HEAD~1")
     with pytest.raises(
-        pulumi.RunError, match=rf"configRevisions\.{API}: commit [0-9a-f]+ is older than [0-9a-f]+, which"
+        pulumi.RunError, match=rf"configRevisions\.{API}: commit [0-9a-f]+ was replaced by [0-9a-f]+, which"
     ):
         configured(earlier=state(first))
 

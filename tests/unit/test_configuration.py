@@ -190,7 +190,7 @@ def test_an_older_commit_does_not_replace_what_runs(checkout: Checkout) -> None:
     records = {"some-api": recorded(ready(checkout, stack_of()))}
     (line,) = refused(checkout, with_records(stack_of(configRevisions={API: first}), records))
     assert line.startswith(
-        f"Pulumi.uat.yaml:package-platform:configRevisions.Some.Api: commit {first[:12]} is older than "
+        f"Pulumi.uat.yaml:package-platform:configRevisions.Some.Api: commit {first[:12]} was replaced by "
     )
     for leave in (API, f"{API}:1"):
         allowed = with_records(stack_of(configRevisions={API: first}, allowOlder=leave), records)
@@ -202,7 +202,7 @@ def test_a_checkout_that_lacks_what_runs_is_behind(checkout: Checkout) -> None:
     runs = Release(tag="1", config=ConfigRef(revision="f" * 40, digest="other"))
     record = Record(live="main", slots={"main": Slot(release=runs)}, history=(runs,))
     (line,) = refused(checkout, with_records(stack_of(), {"some-api": record}))
-    assert "is older than ffffffffffff, which runs, or that is not in the checkout" in line
+    assert "was replaced by ffffffffffff, which runs, or that is not in the checkout" in line
 
 
 def test_an_older_commit_with_the_same_content_is_no_way_back(checkout: Checkout) -> None:
@@ -213,12 +213,32 @@ def test_an_older_commit_with_the_same_content_is_no_way_back(checkout: Checkout
     assert application.release == records["some-api"].release
 
 
-def test_a_revert_is_a_way_forward(checkout: Checkout) -> None:
-    for text in ("1", "2"):
+def released(checkout: Checkout, *texts: str) -> Record:
+    """Return the record after a release of each text, the last one live."""
+    releases: list[Release] = []
+    for text in texts:
         checkout.commit({"common/appsettings.json": text})
-    records = {"some-api": recorded(ready(checkout, stack_of()))}
+        releases.insert(0, ready(checkout, stack_of()).release)
+    return Record(live="main", slots={"main": Slot(release=releases[0])}, history=tuple(releases))
+
+
+def test_a_revert_is_a_way_forward(checkout: Checkout) -> None:
+    record = released(checkout, "1", "2")
     checkout.commit({"common/appsettings.json": "1"})
-    assert files(ready(checkout, with_records(stack_of(), records))) == {"appsettings.json": b"1"}
+    assert files(ready(checkout, with_records(stack_of(), {"some-api": record}))) == {"appsettings.json": b"1"}
+
+
+def test_what_was_rolled_back_does_not_come_again_by_itself(checkout: Checkout) -> None:
+    record = released(checkout, "1", "2")
+    second, first = record.history
+    rolled_back = Record(live="main", slots={"main": Slot(release=first)}, history=(first, second))
+    checkout.commit({"uat/Other.Api/x": "1"})
+    (line,) = refused(checkout, with_records(stack_of(), {"some-api": rolled_back}))
+    assert f"was replaced by {(first.config or ConfigRef(revision='', digest='')).revision[:12]}, which runs" in line
+    another = with_records(stack_of(tags={API: "2"}), {"some-api": rolled_back})
+    assert files(ready(checkout, another)) == {"appsettings.json": b"2"}, "a new tag is a new release"
+    checkout.commit({"common/appsettings.json": "3"})
+    assert files(ready(checkout, with_records(stack_of(), {"some-api": rolled_back}))) == {"appsettings.json": b"3"}
 
 
 # What other slots need.
