@@ -5,6 +5,7 @@ from typing import Protocol
 from manifests import Manifest
 from manifests.labels import SKIP_AWAIT, annotations, labels
 from model.environment import Environment
+from model.ingress import HTTP_PORT, HTTPS_PORT
 from model.names import slot_service_name
 from model.plan import CanaryWish
 from model.stack import Application
@@ -49,10 +50,15 @@ class AlbDialect:
     """
 
     def annotations(self, environment: Environment) -> dict[str, str]:
-        """Return the ports to listen on, which the controller otherwise takes from the AlbConfig's order."""
-        port = {"http": "HTTP", "https": "HTTPS"}[environment.ingress.scheme]
-        number = {"http": 80, "https": 443}[environment.ingress.scheme]
-        return {"alb.ingress.kubernetes.io/listen-ports": f'[{{"{port}": {number}}}]'}
+        """Return the ports to listen on, which the controller otherwise takes from the AlbConfig's order.
+
+        With HTTPS, plain HTTP is answered with a redirect to it, as the proxy on the VMs does.
+        """
+        prefix = "alb.ingress.kubernetes.io"
+        if environment.ingress.scheme == "http":
+            return {f"{prefix}/listen-ports": f'[{{"HTTP": {HTTP_PORT}}}]'}
+        ports = f'[{{"HTTP": {HTTP_PORT}}}, {{"HTTPS": {HTTPS_PORT}}}]'
+        return {f"{prefix}/listen-ports": ports, f"{prefix}/ssl-redirect": "true"}
 
     def canary(self, wish: CanaryWish) -> dict[str, str]:
         """Return header or weight: here the two can't share an Ingress, and a header is the stronger wish."""

@@ -180,7 +180,7 @@ def change(session: Session, application: Application, what: str, wish: Wish) ->
     why = past.message(what, project, tag, who_runs(), session.options.message)
     with closing(session.cluster()) as cluster:
         changer = session.changer(cluster, why)
-        with changer.hold(f"{what} {project} {tag} by {who_runs()} (pid {os.getpid()})"):
+        with changer.hold(f"{what} of {project} {tag} by {who_runs()}"):
             changed = changer.make(application, wish)
         live = changed.after if changed.attempt.end == "done" else None
         pods = live_pods(cluster, application.name, live) if live else ""
@@ -384,7 +384,7 @@ def rollback_all(session: Session, wanted_update: str) -> int:
     why = past.message("rollback to update", "*", wanted_update, who_runs(), session.options.message)
     with closing(session.cluster()) as cluster:
         changer = session.changer(cluster, why)
-        with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()} (pid {os.getpid()})"):
+        with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()}"):
             records = cluster.records()
             tags = {**program.tags, **program.deployed_tags(records), **wanted}
             older = [f"{name}:{tag}" for name, tag in tags.items()]

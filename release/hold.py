@@ -12,6 +12,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from release.errors import LockedError
@@ -25,7 +26,7 @@ def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
 
     Args:
         key: The stack's.
-        what: What this process does, for those who wait for it.
+        what: What this process does, and for whom; those who wait for it are told, with its pid and since when.
         wait: Called with who holds it, again and again; sleeps a little, and answers whether to go on waiting.
 
     Raises:
@@ -42,7 +43,8 @@ def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
             if not wait(holder):
                 raise LockedError(f"the stack is held by {holder}")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, what.encode(), 0)
+        since = f"{datetime.now(UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+        os.pwrite(descriptor, f"{what} (pid {os.getpid()}) since {since}".encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -55,7 +55,7 @@ def spare() -> Iterator[Instance]:
 
 @pytest.fixture(scope="session")
 def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, dict[str, str]]:
-    """The stack `test` with all eight projects, and the project files that every test begins with.
+    """The stack `test` with all eight projects, and the files that every test begins with.
 
     They are the committed ones; one back end also answers at /call, by which the sample calls another service.
     """
@@ -63,12 +63,12 @@ def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tupl
     program = Program.create(cluster, tmp_path_factory.mktemp("program") / "copy", "test")
     program.add_route("SJZY.Package.Api", "api", "/call")
     program.up()
-    return program, program.projects()
+    return program, program.files()
 
 
 @pytest.fixture
 def program(deployed: tuple[Program, dict[str, str]]) -> Program:
-    """The stack `test`, at rest and with the project files that every test begins with."""
+    """The stack `test`, at rest and with the files that every test begins with."""
     program, files = deployed
     program.settle(files)
     return program

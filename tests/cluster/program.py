@@ -122,7 +122,8 @@ class Program:
         return {path.name: path.read_text() for path in sorted((self.folder / "projects").iterdir())}
 
     def restore_projects(self, files: Mapping[str, str]) -> None:
-        """Make the project files be these and no others."""
+        """Make the project files be these and no others; the stack file among them is left alone."""
+        files = {name: text for name, text in files.items() if name != self.stack_file.name}
         for name in self.projects().keys() - files.keys():
             (self.folder / "projects" / name).unlink()
         for name, text in files.items():
@@ -136,18 +137,27 @@ class Program:
             "up", "--yes", "--skip-preview", "--suppress-outputs", "--color=never", *arguments, check=check
         )
         if finished.returncode == 0:
-            self._applied = self._files()
+            self._applied = self.files()
         return finished
 
-    def settle(self, projects: Mapping[str, str]) -> None:
-        """Bring the stack to these project files, whatever a test before has made of them, at the tags it has now."""
-        self.restore_projects(projects)
-        if self._applied != self._files():
+    def settle(self, files: Mapping[str, str]) -> None:
+        """Bring the stack to these files (see `files`), whatever a test before has made of them.
+
+        Its tags stay as they are, unless a test that failed has left one of an image that cannot run.
+        """
+        stack_file = yaml.safe_load(files[self.stack_file.name])
+        tags = stack_file["config"]["package-platform:tags"]
+        tags.update({project: tag for project, tag in self.tags.items() if project in tags and tag in TAGS})
+        text = yaml.safe_dump(stack_file, allow_unicode=True, sort_keys=False)
+        if yaml.safe_load(self.stack_file.read_text()) != stack_file:
+            self.stack_file.write_text(text)
+        self.restore_projects(files)
+        if self._applied != self.files():
             self.up()
         self.wait_until_settled()
 
-    def _files(self) -> dict[str, str]:
-        """Return all that an `up` depends on and that tests change."""
+    def files(self) -> dict[str, str]:
+        """Return all that an `up` depends on and that tests change: the project files and the stack file."""
         return {**self.projects(), self.stack_file.name: self.stack_file.read_text()}
 
     def config_set(self, path: str, value: str) -> None:

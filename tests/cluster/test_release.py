@@ -1,6 +1,7 @@
 """The command `release` on a real cluster, under load: good and bad releases, two at once, and whatever is killed."""
 
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ API = "SJZY.Package.Api"
 OUTPUT = "SJZY.Package.Output.Api"
 RATE = 100
 HEAD_START_SECONDS = 2.0
-REASON_SECONDS = 30.0
+REASON_SECONDS = 60.0
+"""From the change of the Deployment to the reason. Some 8 and 22 seconds on two idle cores; of these, 20 are the wait
+that a pod is given to become ready."""
 KILLS = 5
 NO_CHANGES = "--expect-no-changes"
 
@@ -36,6 +39,11 @@ def load(program: Program, cluster: Cluster, tmp_path: Path) -> Load:
     url, host = program.url(API)
     requests = [Request(url, host), Request(url, host, "POST"), Request(f"{url}?delay=1s", host, "POST")]
     return Load(cluster, tmp_path / "load", requests, RATE)
+
+
+def second_of(progress: str, text: str) -> float:
+    """Return when a line of the progress was told, in seconds since the command began."""
+    return float(next(line for line in progress.splitlines() if text in line).split()[0])
 
 
 def assert_nothing_lost(results: Results, *tags: str) -> None:
@@ -87,12 +95,11 @@ def test_a_release_touches_nothing_of_other_projects(program: Program, release: 
     assert all(not each["drift"] for each in statuses.values())
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize(
     ("tag", "reason", "log"),
     [
         ("bad-crash", "CrashLoopBackOff", "cannot open database"),
-        ("bad-unready", "NotReady", ""),
+        pytest.param("bad-unready", "NotReady", "", marks=pytest.mark.soak),
     ],
 )
 def test_a_bad_release_is_told_in_time_and_put_back(  # noqa: PLR0913, PLR0917 - fixtures
@@ -109,8 +116,8 @@ def test_a_bad_release_is_told_in_time_and_put_back(  # noqa: PLR0913, PLR0917 -
     assert failure["pod"].startswith("sjzy-package-api-")
     assert any(line.startswith("event: ") for line in failed.said["details"])
     assert any(log.lower() in line.lower() for line in failed.said["details"] if line.startswith("log: "))
-    told = next(line for line in failed.progress.splitlines() if f"puts {API} {before} back" in line)
-    assert float(told.split()[0]) <= REASON_SECONDS, failed.progress
+    begun = second_of(failed.progress, "update Deployment")
+    assert second_of(failed.progress, f"puts {API} {before} back") - begun <= REASON_SECONDS, failed.progress
     assert (failed.said["restored"], failed.said["live"]) == (True, before)
     program.wait_until_settled()
     program.preview(NO_CHANGES)
@@ -125,7 +132,6 @@ def test_a_missing_image_changes_nothing(program: Program, release: Release) -> 
     assert program.identities() == before
 
 
-@pytest.mark.soak
 def test_two_at_once_take_turns_and_both_succeed(program: Program, release: Release) -> None:
     wanted = {project: program.other_tag(project) for project in (API, OUTPUT)}
     with (
@@ -134,12 +140,15 @@ def test_two_at_once_take_turns_and_both_succeed(program: Program, release: Rele
     ):
         said = [process.communicate(timeout=420)[1] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], said
-    assert sum("waits for deploy of" in each for each in said) == 1, said
+    waited = [
+        line for each in said for line in each.splitlines() if re.search(r"waits for deploy of \S+ \S+ by ", line)
+    ]
+    assert len(waited) >= 1, said
+    assert all(re.search(r"\(pid \d+\) since \d{4}-", line) for line in waited), waited
     statuses = {each["project"]: each["deployed"] for each in release("status").said["projects"]}
     assert {project: statuses[project] for project in wanted} == wanted
 
 
-@pytest.mark.soak
 def test_whatever_is_killed_the_next_run_converges(program: Program, release: Release, load: Load) -> None:
     first, second = program.tags[API], program.other_tag(API)
     chance = random.Random(5)  # noqa: S311 - moments of a test

@@ -49,7 +49,6 @@ def overlap_seconds(results: Results, old: str, new: str) -> float:
     return (last - first).total_seconds()
 
 
-@pytest.mark.soak
 def test_blue_green_moves_all_traffic_at_once_and_back_without_starting_a_pod(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -116,7 +115,6 @@ STRATEGIES = (
 )
 
 
-@pytest.mark.soak
 def test_a_project_goes_through_all_strategies_and_loses_nothing(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -190,7 +188,6 @@ def test_a_canary_gets_its_share_and_is_promoted_or_aborted_without_loss(
     assert results.tags == [stable, new]
 
 
-@pytest.mark.soak
 def test_nobody_goes_back_by_accident(program: Program) -> None:
     before = program.tags[API]
     release(program, API)

@@ -248,7 +248,7 @@ def test_two_on_one_host_take_turns(stack: FakeStack, changer: Changer, told: io
     threading.Timer(0.5, freed.set).start()
     assert exit_code(deployed(changer, stack)) == DONE
     thread.join()
-    assert "waits for deploy of the first" in told.getvalue()
+    assert f"waits for deploy of the first (pid {os.getpid()}) since 2" in told.getvalue()
 
 
 def test_what_a_killed_run_left_undone_is_finished_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
