@@ -39,10 +39,10 @@ def configured(run: Run, checkout: Checkout, monkeypatch: pytest.MonkeyPatch) ->
 
     def with_config(program: Path, problems: list[Problem]) -> dict[str, object]:
         files: dict[str, Any] = read(program, problems)
-        return files | {
-            f"projects/{name}.yaml": {**files[f"projects/{name}.yaml"], "config": config}
-            for name, config in CONFIG.items()
-        }
+        for name, config in CONFIG.items():
+            file = f"projects/{name}.yaml"
+            files[file] = {**files[file], "config": config}
+        return files
 
     monkeypatch.setattr(settings, "read_projects", with_config)
 

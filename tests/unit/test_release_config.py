@@ -42,8 +42,8 @@ def stack(tmp_path: Path, checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    def digest(_: Registry, repository: str, tag: str) -> str:
-        return f"sha256:{tag}"
+    def digest(*asked: object) -> str:
+        return f"sha256:{asked[-1]}"
 
     monkeypatch.setattr(Registry, "digest", digest)
     monkeypatch.setattr(release.commands.Session, "cluster", connected(fake))
