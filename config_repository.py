@@ -308,8 +308,8 @@ class _Reader:
         name = application.gitea_name
         message = (
             f"commit {content.ref.revision[:12]} was replaced by {runs.revision[:12]}, which runs, or that is not in "
-            f"the checkout: bring it up to date (`git pull`), or name a commit; to go there, `release rollback {name}`, or "
-            f"`-c {NAMESPACE}:allowOlder={name}`"
+            "the checkout: bring it up to date (`git pull`), or name a commit; to go there, "
+            f"`release rollback {name}`, or `-c {NAMESPACE}:allowOlder={name}`"
         )
         self.problems.append(Problem(self._file, f"{NAMESPACE}:configRevisions.{name}", message))
         return True

@@ -164,6 +164,9 @@ def find(
         problems: Is added a line for each file that is missing, no file, or too large.
     """
     file = f"projects/{project}.yaml"
+    if COMMON in (environment, project):
+        message = f"{COMMON!r} is a folder for all: no project or environment with config has it"
+        problems.append(Problem(file, "config", message))
     asked = [(f"config.files.{index}", each.key, each.file) for index, each in enumerate(wanted.files)]
     asked += [("config.env", "", wanted.env)] if wanted.env else []
     found: list[Found] = []

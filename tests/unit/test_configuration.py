@@ -82,6 +82,15 @@ def test_a_missing_file_is_told_with_the_places_that_were_looked_at(checkout: Ch
     ]
 
 
+def test_common_is_no_name_of_a_project(checkout: Checkout) -> None:
+    checkout.commit({"common/appsettings.json": "1"})
+    data = {"environment": ENVIRONMENT, "tags": {"common": "1"}, "configPath": "config"}
+    stack = parse_stack("Pulumi.uat.yaml", "uat", data, {"projects/common.yaml": dict(PROJECT)})
+    assert refused(checkout, stack) == [
+        "projects/common.yaml:config: 'common' is a folder for all: no project or environment with config has it"
+    ]
+
+
 # Which commit is read.
 
 
