@@ -44,7 +44,7 @@ class Measurement:
 
     def size(self, count: int) -> SizeFigures:
         """Bring the stack to a size and time everything there."""
-        created = self._grow(count)
+        created = self.grow(count)
         with self.progress.step(f"{count} projects: {self.rounds} rounds"):
             timings = self._rounds(with_preview=True)
         resources, state_bytes = self.workspace.state()
@@ -77,8 +77,13 @@ class Measurement:
             rounds = [self.workspace.startup() for _ in range(self.rounds)]
         return {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}
 
-    def _grow(self, count: int) -> dict[str, Timing]:
-        """Add projects: by `pulumi up` where there is nothing to copy from yet, by a copied state afterwards."""
+    def grow(self, count: int, *, proven: bool = True) -> dict[str, Timing]:
+        """Add projects: by `pulumi up` where there is nothing to copy from yet, by a copied state afterwards.
+
+        Args:
+            count: Projects that the stack is to have.
+            proven: Whether a preview of the whole stack proves that the copied state is right.
+        """
         added = projects(count)[len(self.tags) :]
         copied = len(self.tags) >= SMALLEST
         with self.progress.step(f"{count} projects: {'copied state' if copied else 'pulumi up'} adds {len(added)}"):
@@ -89,7 +94,8 @@ class Measurement:
             if not copied:
                 return {CREATE: Timing((self.workspace.up(),))}
             self.workspace.adopt(added)
-            self.workspace.preview()  # fails if the copied state is not what the program declares
+            if proven:
+                self.workspace.preview()  # fails if the copied state is not what the program declares
         return {}
 
     def _rounds(self, *, with_preview: bool) -> dict[str, Timing]:
@@ -100,44 +106,50 @@ class Measurement:
             if with_preview:
                 found.setdefault(PREVIEW, []).append(self.workspace.preview())
             found.setdefault(UP, []).append(self._release())
-            found.setdefault(KUBECTL, []).append(self._set_image())
+            found.setdefault(KUBECTL, []).append(self.set_image(self.chosen))
             found.setdefault(TARGETED, []).append(self._release(self.chosen))
-            found.setdefault(KUBECTL, []).append(self._set_image())
+            found.setdefault(KUBECTL, []).append(self.set_image(self.chosen))
         return {command: Timing(tuple(samples)) for command, samples in found.items()}
 
     def _release(self, target: GeneratedProject | None = None) -> Sample:
         tag = self._declare_next_tag()
         sample = self.workspace.up(target)
-        self._check_live(tag)
+        self.check_live(self.chosen, tag)
         return sample
 
-    def _set_image(self) -> Sample:
+    def set_image(self, project: GeneratedProject) -> Sample:
+        """Time kubectl with a project's next tag."""
         tag = next(self._fresh)
-        digest = self.tagger.tag(self.chosen.repository, tag)
-        sample = self.workspace.set_image(self.chosen, f"{self.chosen.repository}:{tag}@{digest}")
-        self._check_live(tag)
+        digest = self.tagger.tag(project.repository, tag)
+        sample = self.workspace.set_image(project, f"{project.repository}:{tag}@{digest}")
+        self.check_live(project, tag)
         return sample
+
+    def next_tag(self) -> str:
+        """Return a tag of the chosen project that nothing has run yet."""
+        tag = next(self._fresh)
+        self.tagger.tag(self.chosen.repository, tag)
+        return tag
 
     def _declare_next_tag(self) -> str:
         """Write a tag into the stack file that nothing has run yet, and return it.
 
         Written here and not by `pulumi up --config-path --config`, which replaces the whole map of tags.
         """
-        tag = next(self._fresh)
-        self.tagger.tag(self.chosen.repository, tag)
+        tag = self.next_tag()
         self.tags[self.chosen] = tag
         self.workspace.declare({}, self.tags)
         return tag
 
-    def _check_live(self, tag: str) -> None:
+    def check_live(self, project: GeneratedProject, tag: str) -> None:
         """Make sure that a command that was timed did its work.
 
         Raises:
             CommandError: The Deployment runs something else.
         """
-        image = self.workspace.live_image(self.chosen)
+        image = self.workspace.live_image(project)
         if f":{tag}@" not in image:
-            raise CommandError(f"the command ended well, but {self.chosen.deployment} runs {image} and not {tag}")
+            raise CommandError(f"the command ended well, but {project.deployment} runs {image} and not {tag}")
 
 
 def measure(measurement: Measurement, sizes: Sequence[int], about: Circumstances, *, pods: bool) -> Iterator[Results]:

@@ -15,12 +15,16 @@ from bench.figures import Part
 LOOK_SECONDS = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 PROGRAM = "program (Python)"
+ENGINE = "engine (pulumi)"
+RELEASE = "`release` (Python)"
 _NAMES = (
     ("pip", "pip list (asked by the language host for plugins)"),
     ("pulumi-language-python-exec", PROGRAM),
     ("pulumi-language-python", "language host"),
     ("pulumi-resource-kubernetes", "Kubernetes provider"),
-    ("pulumi", "engine (pulumi)"),
+    ("pulumi", ENGINE),
+    ("guard.py", "guard of `release`"),
+    ("release", RELEASE),
 )
 """Word of a command line → what the process is for; the first that fits."""
 

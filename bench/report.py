@@ -68,7 +68,7 @@ def render(results: Results, *, load_end: float) -> str:
     """
     parts = [_header(results.circumstances, load_end), _release_table(results)]
     parts += [_slope_table(results.sizes), _startup_table(results.startup)]
-    parts += [_profile_tables(profile) for profile in results.profiles]
+    parts += [profile_tables(profile) for profile in results.profiles]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -132,7 +132,8 @@ def _startup_table(startup: dict[str, Timing]) -> str:
     return markdown_table(["part of every run, alone", "s", "CPU s"], rows) if rows else ""
 
 
-def _profile_tables(profile: Profile) -> str:
+def profile_tables(profile: Profile) -> str:
+    """Return where the time of one run went, as Markdown with a heading."""
     title = f"Where the time goes: {profile.command}, {profile.projects} projects, one run of {profile.seconds:.1f} s"
     phases = [[phase.name, f"{phase.seconds:.1f}"] for phase in profile.phases]
     parts = [

@@ -65,28 +65,18 @@ class Workspace:
             provider: Another `pulumi-resource-kubernetes` to run with.
         """
         folder = instance.state / "bench"
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "projects").mkdir(parents=True)
-        (folder / ".state").mkdir()
-        for name in PROGRAM_PARTS:
-            source = instance.root / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, folder / name)
-        (folder / ".venv").symlink_to(instance.root / ".venv")
-        variables = {**deploy.variables(instance), **_PATCH_FORCE, "PULUMI_BACKEND_URL": f"file://{folder / '.state'}"}
-        if provider:
-            (folder / ".bin").mkdir()
-            (folder / ".bin" / "pulumi-resource-kubernetes").symlink_to(provider)
-            variables["PATH"] = os.pathsep.join([str(folder / ".bin"), variables["PATH"]])
+        variables = copy_program(instance, folder, provider)
         return cls(folder, variables, instance.ingress_addresses[0])
 
     def init(self) -> None:
         """Make the stack, empty; what an earlier run left in the cluster is removed first."""
-        self._run(["kubectl", "delete", "namespace", CLUSTER_NAMESPACE, "--ignore-not-found", "--wait"])
+        self.timed(["kubectl", "delete", "namespace", CLUSTER_NAMESPACE, "--ignore-not-found", "--wait"])
         self.declare({}, {})
-        self._run(["pulumi", "stack", "init", STACK, "--non-interactive"])
+        self.timed(["pulumi", "stack", "init", STACK, "--non-interactive"])
+
+    def remove(self) -> None:
+        """Take what was deployed out of the cluster."""
+        self.output(["kubectl", "delete", "namespace", CLUSTER_NAMESPACE, "--ignore-not-found", "--timeout=600s"])
 
     def declare(self, replicas: Mapping[GeneratedProject, int], tags: Mapping[GeneratedProject, str]) -> None:
         """Write project files and the stack file.
@@ -106,7 +96,7 @@ class Workspace:
 
     def preview(self) -> Sample:
         """Time `pulumi preview` of a stack in which nothing changed."""
-        return self._run(["pulumi", "preview", "--stack", STACK, "--expect-no-changes", "--non-interactive"])
+        return self.timed(["pulumi", "preview", "--stack", STACK, "--expect-no-changes", "--non-interactive"])
 
     def up(self, target: GeneratedProject | None = None) -> Sample:
         """Time `pulumi up` of what is declared.
@@ -114,17 +104,17 @@ class Workspace:
         Args:
             target: The one project whose component is named by `--target`; all when it is None.
         """
-        return self._run(["pulumi", *_UP, "--suppress-outputs", *_only(target)])
+        return self.timed(["pulumi", *_UP, "--suppress-outputs", *_only(target)])
 
     def startup(self) -> dict[str, Sample]:
         """Time what every `pulumi up` begins with, each alone: part, for people → what it took."""
         python = str(self.folder / ".venv" / "bin" / "python")
         return {
-            "`pulumi version`": self._run(["pulumi", "version"]),
-            "`python -m pip list -v` (how the language host finds plugins)": self._run([python, *_PIP_LIST]),
-            "Python without imports": self._run([python, "-c", "pass"]),
-            "Python with all imports of the program": self._run([python, "-c", "import components, settings"]),
-            "the same without `components` (no pulumi-kubernetes)": self._run([python, "-c", "import settings"]),
+            "`pulumi version`": self.timed(["pulumi", "version"]),
+            "`python -m pip list -v` (how the language host finds plugins)": self.timed([python, *_PIP_LIST]),
+            "Python without imports": self.timed([python, "-c", "pass"]),
+            "Python with all imports of the program": self.timed([python, "-c", "import components, settings"]),
+            "the same without `components` (no pulumi-kubernetes)": self.timed([python, "-c", "import settings"]),
         }
 
     def profile(self, projects: int, target: GeneratedProject | None = None) -> Profile:
@@ -155,7 +145,7 @@ class Workspace:
         target = f"deployment/{project.deployment}"
         change = ["kubectl", "set", "image", scope, target, f"{project.container}={REGISTRY_NAME}/{image}"]
         wait = ["kubectl", "rollout", "status", scope, target, f"--timeout={ROLLOUT_SECONDS}s"]
-        return self._run(change) + self._run(wait)
+        return self.timed(change) + self.timed(wait)
 
     def live_image(self, project: GeneratedProject) -> str:
         """Return the image that the project's Deployment names."""
@@ -192,14 +182,44 @@ class Workspace:
             raise CommandError(f"`{' '.join(command[:3])}` failed (exit code {code}):\n{said}")
         return out
 
-    def _run(self, command: Sequence[str]) -> Sample:
+    def timed(self, command: Sequence[str]) -> Sample:
         """Time a command; commands are run one at a time, so the children's CPU time is its own."""
-        started, cpu = time.monotonic(), _children_cpu_seconds()
+        started, cpu = time.monotonic(), children_cpu_seconds()
         self.output(command)
-        return Sample(time.monotonic() - started, _children_cpu_seconds() - cpu)
+        return Sample(time.monotonic() - started, children_cpu_seconds() - cpu)
 
 
-def _children_cpu_seconds() -> float:
+def copy_program(instance: Instance, folder: Path, provider: Path | None) -> dict[str, str]:
+    """Copy the program without projects and stacks, with a Pulumi backend of its own; an earlier copy is removed.
+
+    Args:
+        instance: The cluster; it is up.
+        folder: Of the copy.
+        provider: Another `pulumi-resource-kubernetes` to run with.
+
+    Returns:
+        The whole environment of commands on it.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "projects").mkdir(parents=True)
+    (folder / ".state").mkdir()
+    for name in PROGRAM_PARTS:
+        source = instance.root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    (folder / ".venv").symlink_to(instance.root / ".venv")
+    variables = {**deploy.variables(instance), **_PATCH_FORCE, "PULUMI_BACKEND_URL": f"file://{folder / '.state'}"}
+    if provider:
+        (folder / ".bin").mkdir()
+        (folder / ".bin" / "pulumi-resource-kubernetes").symlink_to(provider)
+        variables["PATH"] = os.pathsep.join([str(folder / ".bin"), variables["PATH"]])
+    return variables
+
+
+def children_cpu_seconds() -> float:
+    """Return the CPU time of all ended children of this process."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

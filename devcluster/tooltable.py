@@ -12,6 +12,9 @@ PULUMI = "v3.259.0"
 KUBERNETES_PROVIDER = "v2.0.0"
 COREDNS = "v1.15.0"
 TRAEFIK = "v3.7.10"
+HELM = "v4.3.1"
+# Version 1.10.2 needs a newer Go than the rest.
+ARGO_ROLLOUTS = "v1.10.1"
 
 _COMPONENT_VERSION = "k8s.io/component-base/version"
 _KUBERNETES_FLAGS = (
@@ -23,6 +26,17 @@ _KUBERNETES_FLAGS = (
     f"-X {_COMPONENT_VERSION}.buildDate=1970-01-01T00:00:00Z",
     f"-X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}",
 )
+
+_ARGO_MODULE = "github.com/argoproj/argo-rollouts"
+_ARGO_FLAGS = (f"-X {_ARGO_MODULE}/utils/version.version={ARGO_ROLLOUTS}",)
+ARGO_DEFINITIONS = (
+    "rollout-crd.yaml",
+    "experiment-crd.yaml",
+    "analysis-run-crd.yaml",
+    "analysis-template-crd.yaml",
+    "cluster-analysis-template-crd.yaml",
+)
+"""Files beside the built `rollouts-controller`: the kinds of objects that it needs."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,30 @@ TOOLS = (
         version="v12.13.0",
     ),
     Tool("imagebuild", package="."),
+    # What releases are compared with: built by `make bench-release` alone.
+    Tool(
+        "helm",
+        package="helm.sh/helm/v4/cmd/helm",
+        module="helm.sh/helm/v4",
+        version=HELM,
+        link_flags=(f"-X helm.sh/helm/v4/internal/version.version={HELM}",),
+    ),
+    Tool(
+        "rollouts-controller",
+        package=f"{_ARGO_MODULE}/cmd/rollouts-controller",
+        module=_ARGO_MODULE,
+        version=ARGO_ROLLOUTS,
+        link_flags=_ARGO_FLAGS,
+        files=tuple(ModuleFile(_ARGO_MODULE, f"manifests/crds/{name}") for name in ARGO_DEFINITIONS),
+    ),
+    Tool(
+        "kubectl-argo-rollouts",
+        package=f"{_ARGO_MODULE}/cmd/kubectl-argo-rollouts",
+        folder="tools/rollouts-controller",
+        module=_ARGO_MODULE,
+        version=ARGO_ROLLOUTS,
+        link_flags=_ARGO_FLAGS,
+    ),
     Tool("pause", package="."),
     Tool("backend", package=".", folder="samples/backend"),
 )
