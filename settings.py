@@ -16,9 +16,10 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
+from config_repository import configured
 from model.fields import plain_mapping
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, Record, failed_jobs_of, pods_of, records_of
+from model.release import INSTRUCTION_VARIABLE, Instruction, failed_jobs_of, pods_of, records_of
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
@@ -51,8 +52,13 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     file = f"Pulumi.{name}.yaml"
     stack = build_stack(program, file, name, _stack_config())
     instruction = read_instruction(os.environ)
-    stack = instructed(stack, instruction) if instruction else with_records(stack, *read_records())
-    return resolve(without_going_back(stack, file), file)
+    if instruction:
+        stack = instructed(stack, instruction)
+        return resolve(configured(stack, program, file, read_resources), file)
+    resources = read_resources()
+    found = InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
+    stack = without_going_back(with_records(stack, records_of(resources), found), file)
+    return resolve(configured(stack, program, file, lambda: resources), file)
 
 
 def read_instruction(variables: Mapping[str, str]) -> Instruction | None:
@@ -172,15 +178,13 @@ def resolve(stack: Stack, file: str) -> Stack:
     return stack.model_copy(update={"applications": resolved})
 
 
-def read_records() -> tuple[dict[str, Record], InCluster]:
-    """Return what the last updates of this stack recorded: Kubernetes name of the project → record; and what else.
+def read_resources() -> dict[str, Any]:
+    """Return the stack's resources as the last update left them: URN → ``{type, outputs}``.
 
-    They come from the stack's own resources, so a partly failed or targeted update is seen as it ended; stack
-    outputs would stay old when any sibling fails.
+    A partly failed or targeted update is seen as it ended; stack outputs would stay old when any sibling fails.
     """
     answer = _ask_own_state("pulumi:pulumi:readStackResourceOutputs", "stackName")
-    resources = plain_mapping(answer.get("outputs")) or {}
-    return records_of(resources), InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
+    return plain_mapping(answer.get("outputs")) or {}
 
 
 def read_outputs() -> dict[str, Any]:

@@ -25,6 +25,7 @@ PROGRAM_PARTS = (
     "manifests",
     "model",
     "registry.py",
+    "config_repository.py",
     "settings.py",
     "smoke.py",
 )

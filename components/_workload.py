@@ -88,7 +88,8 @@ class WorkloadComponent(pulumi.ComponentResource):
     tag: pulumi.Output[str]
     """The tag that runs, from the record as it was applied."""
     release: pulumi.Output[dict[str, str | None]]
-    """What runs, from the record as it was applied: ``slot``, ``tag``, ``digest``."""
+    """What runs, from the record as it was applied: ``slot``, ``tag``, ``digest``, and the commit ``config`` where
+    the project has one."""
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the project's resources.
@@ -219,4 +220,8 @@ class WorkloadComponent(pulumi.ComponentResource):
 
 def _view(annotation: str) -> dict[str, str | None]:
     record = parse_record(annotation)
-    return {"slot": record.live, "tag": record.release.tag, "digest": record.release.digest} if record else {}
+    if record is None:
+        return {}
+    release = record.release
+    config = {"config": release.config.revision} if release.config else {}
+    return {"slot": record.live, "tag": release.tag, "digest": release.digest, **config}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devcluster import environment
+from devcluster import configuration, environment
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import Instance
@@ -116,6 +116,8 @@ def deploy(root: Path, stack: str, instance: Instance | None, progress: Progress
     def pulumi(*arguments: str, quiet: bool = False) -> str:
         return _pulumi(root, process_environment, arguments, quiet=quiet)
 
+    if shutil.which("git"):
+        configuration.ensure_repository(root / ".dev" / "config")
     with progress.step(f"pulumi up --stack {stack}"):
         pulumi("stack", "select", "--create", stack, quiet=True)
         pulumi("up", "--stack", stack, *config, "--yes", "--skip-preview", "--suppress-outputs")

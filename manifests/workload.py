@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from manifests import Manifest, asset_bridge
+from manifests import Manifest, asset_bridge, configuration
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.migration import migration_job, noted_migration
@@ -77,7 +77,7 @@ def workload(application: Application, environment: Environment, target: Plan, r
     """
     return Workload(
         service_account=service_account(application, environment),
-        config_maps=config_maps(application, environment),
+        config_maps=config_maps(application, environment, target),
         slot_services=tuple(slot_service(application, environment, slot) for slot in _slots_with_services(application)),
         migration=_migration(application, environment, target, render),
         slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
@@ -273,6 +273,7 @@ def _pod(application: Application, environment: Environment, slot: SlotName, con
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": _TEMPORARY_BYTES}}],
     }
+    configuration.put_into(application, pod)
     if asset_bridge.bridged(project):
         asset_bridge.put_before(application, pod)
     return pod
@@ -339,18 +340,25 @@ def autoscaler(
     }
 
 
-def config_maps(application: Application, environment: Environment) -> tuple[Manifest, ...]:
-    """Return the ConfigMaps that the pods need; immutable, each with its content's hash in the name."""
-    if not asset_bridge.bridged(application.project):
-        return ()
-    return (
+def config_maps(application: Application, environment: Environment, target: Plan) -> tuple[Manifest, ...]:
+    """Return the ConfigMaps that the pods of all slots need; immutable, each with its content's hash in the name.
+
+    A slot that is left as it is needs its own as long as it is there: its pods may be started again.
+    """
+    content: dict[str, Manifest] = {}
+    for slot in target.slots:
+        content |= configuration.config_maps(application.running(slot.content.release))
+    if asset_bridge.bridged(application.project):
+        content[asset_bridge.config_map_name(application)] = {"data": asset_bridge.config_map_data(application)}
+    return tuple(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": _metadata(application, environment, asset_bridge.config_map_name(application)),
+            "metadata": _metadata(application, environment, name),
             "immutable": True,
-            "data": asset_bridge.config_map_data(application),
-        },
+            **data,
+        }
+        for name, data in content.items()
     )
 
 

@@ -39,6 +39,10 @@ _URL_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*\Z")
 _ENVIRONMENT_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ADDRESS = re.compile(r"(?P<host>[0-9]{1,3}(\.[0-9]{1,3}){3}|[a-z0-9]([-a-z0-9.]*[a-z0-9])?):(?P<port>[0-9]{1,5})\Z")
 _HIGHEST_PORT = 65535
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
+_CONFIG_PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\Z")
+_CONTAINER_PATH = re.compile(r"(/[A-Za-z0-9._-]+)+\Z")
+_CONFIG_PATH_LIMIT = 253
 
 
 def _dns_label(value: str) -> str:
@@ -97,6 +101,36 @@ def _variable_name(value: str) -> str:
     return value
 
 
+def _commit(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        text = str(value)
+        raise ValueError(f'{text} is a number, not a commit: quote it ("{text}")')  # noqa: TRY004 - pydantic's protocol
+    if isinstance(value, str) and not _COMMIT.match(value):
+        raise ValueError(f"{value!r} is no commit: 7 or more hexadecimal digits, in lower case")
+    return value
+
+
+def _config_path(value: str) -> str:
+    if not _CONFIG_PATH.match(value) or len(value) > _CONFIG_PATH_LIMIT or _leaves(value):
+        raise ValueError(
+            f"{value!r} is no path of a file in the config repository: letters, digits, '.', '_' and '-' in parts "
+            f"joined by '/', relative, without '..', at most {_CONFIG_PATH_LIMIT} characters"
+        )
+    return value
+
+
+def _container_path(value: str) -> str:
+    if not _CONTAINER_PATH.match(value) or _leaves(value):
+        raise ValueError(
+            f"{value!r} is no path in a container: absolute, such as /app/config, without '..' or final '/'"
+        )
+    return value
+
+
+def _leaves(path: str) -> bool:
+    return any(part in {".", ".."} for part in path.split("/"))
+
+
 def _address(value: str) -> str:
     match = _ADDRESS.match(value)
     if not match or not 0 < int(match["port"]) <= _HIGHEST_PORT:
@@ -120,6 +154,12 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 """A name of an environment variable."""
 Address = Annotated[str, AfterValidator(_address)]
 """``host:port`` to connect to."""
+Commit = Annotated[str, BeforeValidator(_commit)]
+"""A commit of a Git repository, whole or shortened to at least 7 digits."""
+ConfigPath = Annotated[str, AfterValidator(_config_path)]
+"""A file in the config repository, below the folders that say whom it is for."""
+ContainerPath = Annotated[str, AfterValidator(_container_path)]
+"""An absolute path in a container."""
 Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
 """A TCP port that a process without privileges may listen on is 1024 or higher; any port is accepted here."""
 Seconds = Annotated[int, Field(ge=0, le=3600)]

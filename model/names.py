@@ -62,6 +62,11 @@ def slot_service_name(name: str, slot: SlotName) -> str:
     return f"{name}-{slot}"
 
 
+def configuration_names(name: str, digest: str) -> tuple[str, str]:
+    """Return the names of a project's ConfigMaps of one content: the files', and the environment variables'."""
+    return f"{name}-config-{digest}", f"{name}-env-{digest}"
+
+
 def all_names(name: str) -> tuple[str, ...]:
     """Return every name that a project may use in its namespace, its own first."""
     return (name, *(f"{name}{suffix}" for suffix in _DERIVED_SUFFIXES))

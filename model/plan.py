@@ -109,6 +109,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     """
     if record and action != "release":
         return _unmoved(record, action, migrated)
+    wanted = _as_recorded(record, wanted)
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
@@ -117,6 +118,24 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
         record=_recorded(record, target, contents, now).model_copy(update={"migrated": migrated}),
         moves=record is None or record.live != target or record.release != wanted.slot.release,
     )
+
+
+def _as_recorded(record: Record | None, wanted: Wanted) -> Wanted:
+    """Return what is wanted, in the record's words where that is what runs.
+
+    A later commit of the config repository with the same content must not change the record, or it would touch every
+    project.
+    """
+    if record is None:
+        return wanted
+
+    def told(slot: Slot, recorded: Slot | None) -> Slot:
+        if recorded is None or recorded.release != slot.release:
+            return slot
+        return slot.model_copy(update={"release": recorded.release})
+
+    canary = wanted.canary and told(wanted.canary, record.slots.get("canary"))
+    return Wanted(slot=told(wanted.slot, record.slots[record.live]), canary=canary)
 
 
 def _target(record: Record | None, wanted: Slot, strategy: StrategyName, after: After) -> SlotName:

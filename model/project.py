@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from model.configuration import Configuration
 from model.fields import (
     Count,
     Frozen,
@@ -212,6 +213,8 @@ class ProjectBase(Frozen):
     """Used with ``strategy: canary``."""
     env: Mapping[VariableName, str] = Field(default_factory=dict)
     """Plain environment variables. No secrets here: this file is in Git."""
+    config: Configuration | None = None
+    """Files and environment variables from the config repository (``package-platform:configPath``)."""
     probes: Probes
     """Health questions."""
     resources: Resources = Resources()

@@ -33,6 +33,25 @@ KEPT_RELEASES = 10
 """Good releases that a record remembers, the live one included."""
 
 
+class ConfigRef(Frozen):
+    """A project's configuration, as a release remembers it.
+
+    Two are the same when their content is: a commit of the config repository that changed nothing of this project makes
+    no other release.
+    """
+
+    revision: str
+    """The commit of the config repository at which it was read."""
+    digest: str
+    """Hash of what was read."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfigRef) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
 class Release(Frozen):
     """One release of a project: what a person asks for, and rolls back to."""
 
@@ -40,6 +59,8 @@ class Release(Frozen):
     """Image tag."""
     digest: str | None = None
     """``sha256:…`` of the image, None where the registry was not asked."""
+    config: ConfigRef | None = None
+    """Its configuration; None for a project that has none."""
 
 
 class Slot(Frozen):

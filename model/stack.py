@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from model.configuration import Content
 from model.environment import Environment
-from model.fields import Frozen, Tag, field_names, plain_mapping
+from model.fields import Commit, Frozen, Tag, field_names, plain_mapping
 from model.ingress import KINDS
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import Instruction, Record, Release
+from model.release import ConfigRef, Instruction, Record, Release
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -68,6 +69,12 @@ class StackConfig(Frozen):
     allow_older: tuple[str, ...] | str = ()
     """Projects that may go back to a release that was replaced: ``<project>``, or ``<project>:<tag>`` for that tag
     only. A list, or a text with commas (`-c package-platform:allowOlder=…`)."""
+    config_path: str | None = Field(default=None, min_length=1)
+    """Folder of a checkout of the config repository, relative to the program's; needed as soon as a project has
+    ``config``. Files are read at a commit, never from its work tree."""
+    config_revisions: Mapping[str, Commit] = Field(default_factory=dict)
+    """Gitea project → commit of the config repository. For a project without one it is the commit that is checked out
+    (``HEAD``)."""
     projects: Selection = Selection()
     """Which projects belong to this stack."""
     platform: bool = True
@@ -117,6 +124,23 @@ class Application(Frozen):
     """Name of a Deployment → the pods that it wants, as far as known."""
     kept: bool = False
     """True when the stack file has no tag for it, and it therefore keeps what it runs."""
+    config_revision: str = ""
+    """Commit of the config repository that is asked for; empty for the one that is checked out."""
+    config: ConfigRef | None = None
+    """The configuration to run with, once it was read."""
+    contents: Mapping[str, Content] = Field(default_factory=dict)
+    """Hash → content of every configuration that one of its slots needs."""
+
+    @property
+    def content(self) -> Content | None:
+        """What the configuration consists of; None for a project that has none."""
+        return self.contents.get(self.config.digest) if self.config else None
+
+    @property
+    def keeps_config(self) -> bool:
+        """Whether it keeps the configuration that was recorded, and none is to be read."""
+        recorded = self.record.release.config if self.record else None
+        return self.action != "release" or bool(self.kept and recorded and not self.config_revision)
 
     @property
     def name(self) -> str:
@@ -147,19 +171,20 @@ class Application(Frozen):
         """
         if self.image is None:
             raise ValueError(f"{self.gitea_name} has no image tag: a project without one is not deployed")
-        return Release(tag=self.image.tag, digest=self.image.digest)
+        return Release(tag=self.image.tag, digest=self.image.digest, config=self.config)
 
     @property
     def canary_release(self) -> Release | None:
-        """What the canary is to run; None where there is none."""
-        return Release(tag=self.canary.tag, digest=self.canary_digest) if self.canary else None
+        """What the canary is to run, with the configuration of the project; None where there is none."""
+        return Release(tag=self.canary.tag, digest=self.canary_digest, config=self.config) if self.canary else None
 
     def running(self, release: Release) -> Application:
-        """Return the application with the image of another release."""
+        """Return the application with the image and the configuration of another release."""
         if self.image is None:
             raise ValueError(f"{self.gitea_name} has no image")
         image = self.image.model_copy(update={"tag": release.tag, "digest": release.digest})
-        return self.model_copy(update={"image": image})
+        revision = release.config.revision if release.config else self.config_revision
+        return self.model_copy(update={"image": image, "config": release.config, "config_revision": revision})
 
 
 class Stack(Frozen):
@@ -174,6 +199,14 @@ class Stack(Frozen):
     """Projects that may go back to a release that was replaced, ``<project>`` or ``<project>:<tag>``."""
     whole: bool = True
     """False when only one project of the stack is registered, by a run that targets it."""
+    config_path: str | None = None
+    """Folder of a checkout of the config repository, relative to the program's."""
+
+    def allows_older(self, application: Application) -> bool:
+        """Tell whether a project may go back to a release that was replaced."""
+        name = application.gitea_name
+        tag = application.image.tag if application.image else ""
+        return bool({name, f"{name}:{tag}"} & set(self.allow_older))
 
     @property
     def deployed(self) -> tuple[Application, ...]:
@@ -269,7 +302,9 @@ def parse_stack(
     if config is None:
         raise SettingsError(problems)
     problems += _wrong_tags(file, config, plain_mapping(data.get("tags")) or {}, list(by_name))
-    problems += _wrong_canaries(file, config, {gitea_name(path): project for path, project in projects.items()})
+    by_project = {gitea_name(path): project for path, project in projects.items()}
+    problems += _wrong_canaries(file, config, by_project)
+    problems += _wrong_revisions(file, config, by_project, list(by_name))
     problems += _shared_routes(config.environment, projects)
     if problems:
         raise SettingsError(problems)
@@ -284,6 +319,7 @@ def parse_stack(
         applications=applications,
         platform=config.platform,
         allow_older=tuple(filter(None, (name.strip() for name in older))),
+        config_path=config.config_path,
     )
 
 
@@ -322,7 +358,8 @@ def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster
             return application.model_copy(update={"record": record})
         repository = repository_of(stack.environment, application.gitea_name, application.project)
         image = Image(repository=repository, tag=record.release.tag, digest=record.release.digest)
-        return application.model_copy(update={"record": record, "image": image, "kept": True})
+        kept = {"record": record, "image": image, "kept": True, "config": record.release.config}
+        return application.model_copy(update=kept)
 
     return stack.model_copy(update={"applications": tuple(map(remembered, stack.applications))})
 
@@ -344,8 +381,7 @@ def without_going_back(stack: Stack, file: str) -> Stack:
         image, record = application.image, application.record
         if image is None or record is None or not record.supersedes(Release(tag=image.tag, digest=image.digest)):
             return False
-        name = application.gitea_name
-        return not {name, f"{name}:{image.tag}"} & set(stack.allow_older)
+        return not stack.allows_older(application)
 
     problems = [_going_back(file, application) for application in stack.applications if goes_back(application)]
     if problems:
@@ -400,8 +436,14 @@ def _application(path: str, project: Project, config: StackConfig) -> Applicatio
     name = gitea_name(path)
     tag = config.tags.get(name)
     image = Image(repository=repository_of(config.environment, name, project), tag=tag) if tag else None
-    canary = config.canaries.get(name)
-    return Application(gitea_name=name, file=path, project=project, image=image, canary=canary)
+    return Application(
+        gitea_name=name,
+        file=path,
+        project=project,
+        image=image,
+        canary=config.canaries.get(name),
+        config_revision=config.config_revisions.get(name, ""),
+    )
 
 
 def _names(files: Mapping[str, str]) -> list[Problem]:
@@ -460,6 +502,19 @@ def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Proje
             problems.append(Problem(file, field, message))
         elif wish.header and wish.weight and config.environment.ingress.dialect == "alb":
             problems.append(Problem(file, field, "has header and weight, which ALB can't combine: choose one"))
+    return problems
+
+
+def _wrong_revisions(
+    file: str, config: StackConfig, projects: Mapping[str, Project], known: Sequence[str]
+) -> list[Problem]:
+    problems: list[Problem] = []
+    for name in config.config_revisions:
+        field = f"{NAMESPACE}:configRevisions.{name}"
+        if name not in known:
+            problems.append(Problem(file, field, f"there is no project file for it{nearest(name, known)}"))
+        elif name in projects and projects[name].config is None:
+            problems.append(Problem(file, field, f"projects/{name}.yaml has no config: remove this, or say there what"))
     return problems
 
 

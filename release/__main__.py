@@ -45,6 +45,7 @@ container crashes or is never ready, no node has room), it ends within seconds, 
 Examples:
   release deploy SJZY.Package.Api 2022-08-03-18-54 -s uat
   release deploy packet 2022-08-03-18-54 -s uat --message "$BUILD_URL"
+  release deploy packet 2022-08-03-18-54 -s uat --config-rev 1a2b3c4
   release deploy packet 2022-08-03-18-54 -s uat --json | jq .outcome
 
 \b
@@ -160,6 +161,14 @@ Cwd = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config-file", help="The stack's file, where it is not Pulumi.<stack>.yaml.")
 ]
+ConfigRevision = Annotated[
+    str,
+    typer.Option(
+        "--config-rev",
+        help="Commit of the config repository; by default that of the stack file, or what is checked out.",
+        show_default=False,
+    ),
+]
 NoRollback = Annotated[bool, typer.Option("--no-rollback", help="Leave a failed release as it is.")]
 PastMigration = Annotated[
     bool, typer.Option("--past-migration", "--yes", "-y", help="Go back past a migration without being asked.")
@@ -178,6 +187,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
     tag: Tag,
     stack: Stack,
     *,
+    config_revision: ConfigRevision = "",
     message: Message = "",
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
@@ -204,7 +214,8 @@ def deploy(  # noqa: PLR0913 - the options of a command
         lock_seconds=wait_lock,
         limits=limits,
     )
-    raise typer.Exit(commands.deploy(session, project, tag, Leave.of_terminal(given=past_migration)))
+    leave = Leave.of_terminal(given=past_migration)
+    raise typer.Exit(commands.deploy(session, project, tag, leave, config_revision))
 
 
 @app.command(help=ROLLBACK)
@@ -269,10 +280,18 @@ def status(
 
 @app.command(help=DIFF)
 def diff(  # noqa: PLR0913 - the options of a command
-    project: Project, tag: Tag, stack: Stack, *, as_json: Json = False, cwd: Cwd = HERE, config_file: ConfigFile = None
+    project: Project,
+    tag: Tag,
+    stack: Stack,
+    *,
+    config_revision: ConfigRevision = "",
+    as_json: Json = False,
+    cwd: Cwd = HERE,
+    config_file: ConfigFile = None,
 ) -> None:
     """Show what a release would change."""
-    raise typer.Exit(views.diff(_session(stack, cwd, config_file, Screen(as_json=as_json), message=""), project, tag))
+    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message="")
+    raise typer.Exit(views.diff(session, project, tag, config_revision))
 
 
 @app.command(help=SYNC)

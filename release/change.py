@@ -21,6 +21,7 @@ from model.release import Instruction, Record, Release
 from model.stack import Application
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
+from release.config import wanted_revisions
 from release.diagnosis import Diagnosis, Hopeless, Limits, event_lines
 from release.drift import drifted_slots
 from release.errors import InterruptedRunError, LockedError
@@ -276,7 +277,8 @@ class Changer:
         instruction = Instruction(
             project=application.gitea_name, action=wish.action, records=mine, failed_jobs=failed, pods=pods
         )
-        config = self._program.config_text({TAGS: tags, **wish.config})
+        revisions = wanted_revisions(self._program, application)
+        config = self._program.config_text({TAGS: tags, **revisions, **wish.config})
         message = self._options.message
         if wish.action == "restore":
             message = message.replace("release ", "release restore after ", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,9 +18,10 @@ from registry import ImageMissingError, Registry, RegistryError
 from release import history as past
 from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster
+from release.config import not_older, short, with_config
 from release.diagnosis import ready_text
 from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
-from release.inputs import ALLOW_OLDER, TAGS, Program
+from release.inputs import ALLOW_OLDER, CONFIG_REVISIONS, TAGS, Program
 from release.migrations import Leave
 from release.objects import name_of
 from release.pulumi import Pulumi
@@ -77,7 +78,7 @@ class Order:
     tag: str
 
 
-def deploy(session: Session, project: str, tag: str, leave: Leave) -> int:
+def deploy(session: Session, project: str, tag: str, leave: Leave, config_revision: str = "") -> int:
     """Release a tag of a project; returns the exit code.
 
     Args:
@@ -85,13 +86,19 @@ def deploy(session: Session, project: str, tag: str, leave: Leave) -> int:
         project: Gitea project.
         tag: Image tag.
         leave: To go back past a migration, if it is an earlier one.
+        config_revision: Commit of the config repository; empty for the one in the stack file, or what is checked out.
+            One that is named may be older than what runs.
     """
-    application = pinned(session.program.application(project, tag))
+    program = session.program
+    application = pinned(with_config(program, program.application(project, tag), config_revision))
     with closing(session.cluster()) as cluster:
         given = leave.asked(project, cluster.record(application.name), application.release)
+    current = not_older(program, application)
 
     def checked(record: Record | None) -> None:
         given.check(project, record, application.release)
+        if not config_revision:
+            current(record)
 
     return change(session, application, "deploy", Wish("release", checked))
 
@@ -251,7 +258,10 @@ def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]
         if attempt.ready_seconds is not None:
             lines.append(f"  ready     first new pod after {attempt.ready_seconds:.1f} s")
         lines += [f"  pods      {pods} ready"]
-        if changed.before and changed.before.release.tag != live:
+        commit = _commit(changed.after)
+        if commit:
+            lines.append(f"  config    {short(commit)}" + _commit_before(changed))
+        if changed.before and (changed.before.release.tag != live or _commit_before(changed)):
             lines.append(f"  undo      release rollback {project} -s {stack}")
         return lines
     head = f"{what} of {project} {tag} to {stack} failed after {seconds:.1f} s"
@@ -262,6 +272,19 @@ def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]
     where = where or (f" in pod {found.pod}" if found and found.pod else "")
     why = [f"  {found.reason}{where}: {found.message}"] if found else _indented(attempt.errors)
     return [head, *why, *_indented(attempt.details), _aftermath(changed, project, before, stack)]
+
+
+def _commit(record: Record | None) -> str | None:
+    """Return the commit of the config repository that a live release was made with."""
+    return record.release.config.revision if record and record.release.config else None
+
+
+def _commit_before(changed: Changed) -> str:
+    """Tell which configuration was replaced; empty when it is the same, or there was none."""
+    before, after = changed.before, changed.after
+    if not before or not after or not before.release.config or before.release.config == after.release.config:
+        return ""
+    return f" (was {short(before.release.config.revision)})"
 
 
 def _aftermath(changed: Changed, project: str, before: str, stack: str) -> str:
@@ -285,6 +308,8 @@ def facts(order: Order, changed: Changed, seconds: float, code: int) -> dict[str
         "outcome": {"done": "released", "refused": "refused"}.get(attempt.end, "failed"),
         "before": changed.before.release.tag if changed.before else None,
         "live": changed.after.release.tag if changed.after else None,
+        "config": _commit(changed.after),
+        "configBefore": _commit(changed.before),
         "restored": changed.restored,
         "seconds": round(seconds, 2),
         "firstReadySeconds": None if ready is None else round(ready, 2),
@@ -362,7 +387,7 @@ def pinned(application: Application) -> Application:
         raise RefusedError(str(error)) from None
     except RegistryError as error:
         raise RefusedError(str(error)) from None
-    return application.running(Release(tag=image.tag, digest=digest))
+    return application.running(Release(tag=image.tag, digest=digest, config=application.config))
 
 
 def unpinned(program: Program, project: str) -> Application:
@@ -410,9 +435,12 @@ def rollback_all(session: Session, wanted_update: str, leave: Leave) -> int:
                 leave.asked(name, records.get(kubernetes), Release(tag=wanted[name]))
         changer = session.changer(cluster, why)
         with changer.hold(f"rollback of {program.stack} to update {wanted_update} by {who_runs()}"):
-            tags = {**program.tags, **program.deployed_tags(cluster.records()), **wanted}
+            records = cluster.records()
+            tags = {**program.tags, **program.deployed_tags(records), **wanted}
             older = [f"{name}:{tag}" for name, tag in tags.items()]
-            attempt = changer.whole(program.config_text({TAGS: tags, ALLOW_OLDER: older}))
+            revisions = _revisions_then(program, update, records, wanted)
+            config = {TAGS: tags, ALLOW_OLDER: older, **({CONFIG_REVISIONS: revisions} if revisions else {})}
+            attempt = changer.whole(program.config_text(config))
             after = program.deployed_tags(cluster.records())
     code = DONE if attempt.end == "done" else REFUSED if attempt.end == "refused" else BROKEN
     head = (
@@ -423,6 +451,23 @@ def rollback_all(session: Session, wanted_update: str, leave: Leave) -> int:
     lines = [head, *_indented([f"{name} {tag}" for name, tag in after.items()]), *_indented(attempt.errors)]
     session.screen.result(lines, {"stack": program.stack, "update": wanted_update, "live": after, "exitCode": code})
     return code
+
+
+def _revisions_then(
+    program: Program, update: past.Update, records: Mapping[str, Record], tags: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the commits of the config repository that go with the tags of an update, and what runs for the others.
+
+    The update says them where it was made with any; else each project's own record knows with which it ran its tag.
+    """
+    found = {**program.config_revisions, **program.deployed_revisions(records)}
+    for project, tag in tags.items():
+        record = records.get(unpinned(program, project).name)
+        ran = [each.config.revision for each in (record.history if record else ()) if each.tag == tag and each.config]
+        revision = update.revisions.get(project) or next(iter(ran), None)
+        if revision:
+            found[project] = revision
+    return {name: revision for name, revision in found.items() if unpinned(program, name).project.config}
 
 
 def _missing(program: Program, project: str, tag: str) -> str:

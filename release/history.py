@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.fields import plain_mapping
 from model.release import Record, Release
-from release.inputs import TAGS
+from release.inputs import CONFIG_REVISIONS, TAGS
 
 _MESSAGE = re.compile(
     r"release (?P<what>[a-z ]+?) (?P<project>\S+) (?P<tag>\S+) by (?P<who>.+?)(?:: (?P<why>.*))?\Z", re.DOTALL
@@ -30,6 +30,7 @@ class Update:
         result: ``succeeded``, ``failed`` or ``in-progress``.
         kind: ``update``, ``refresh``, ``destroy``.
         message: Why.
+        revisions: Gitea project → commit of the config repository, where its config named one.
     """
 
     version: int
@@ -38,6 +39,13 @@ class Update:
     result: str
     kind: str
     message: str
+    revisions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def brought(self, project: str, release: Release) -> bool:
+        """Tell whether its config asked for a release of a project."""
+        revision = self.revisions.get(project)
+        same = release.config is None or revision is None or release.config.revision.startswith(revision)
+        return same and self.tags.get(project) == release.tag
 
     @property
     def project(self) -> str:
@@ -83,11 +91,12 @@ def parse_updates(told: Sequence[Mapping[str, Any]]) -> list[Update]:
     return [
         Update(
             version=int(each["version"]),
-            tags=_tags(plain_mapping(each.get("config")) or {}),
+            tags=_told(each, TAGS),
             at=str(each.get("startTime", "")),
             result=str(each.get("result", "")),
             kind=str(each.get("kind", "")),
             message=str(each.get("message", "")),
+            revisions=_told(each, CONFIG_REVISIONS),
         )
         for each in told
     ]
@@ -104,7 +113,7 @@ def made(project: str, record: Record, updates: Sequence[Update]) -> list[Made]:
     left = [each for each in bringing(project, updates) if each.result == "succeeded"]
     found: list[Made] = []
     for release in record.history:
-        update = next((each for each in left if each.tags.get(project) == release.tag), None)
+        update = next((each for each in left if each.brought(project, release)), None)
         found.append(Made(release, release == record.release, update))
     return found
 
@@ -118,7 +127,7 @@ def bringing(project: str, updates: Sequence[Update]) -> list[Update]:
     found: list[Update] = []
     for index, update in enumerate(own):
         earlier = next((each for each in own[index + 1 :] if each.result == "succeeded"), None)
-        changed = earlier is None or earlier.tags.get(project) != update.tags.get(project)
+        changed = earlier is None or _asked(earlier, project) != _asked(update, project)
         if update.project == project or (not update.project and project in update.tags and changed):
             found.append(update)
     return found
@@ -137,6 +146,11 @@ def find(updates: Sequence[Update], wanted: str) -> Update | None:
     )
 
 
-def _tags(config: Mapping[str, Any]) -> dict[str, str]:
-    told = plain_mapping(config.get(TAGS)) or {}
-    return {name: str(tag) for name, tag in (plain_mapping(told.get("objectValue")) or {}).items()}
+def _asked(update: Update, project: str) -> tuple[str | None, str | None]:
+    return update.tags.get(project), update.revisions.get(project)
+
+
+def _told(update: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return a mapping of an update's config: project → tag, or commit."""
+    told = plain_mapping((plain_mapping(update.get("config")) or {}).get(key)) or {}
+    return {name: str(value) for name, value in (plain_mapping(told.get("objectValue")) or {}).items()}

@@ -18,7 +18,7 @@ from model.fields import plain_mapping
 from model.names import InvalidName, kubernetes_name
 from model.problems import Problem, SettingsError, nearest
 from model.release import Record
-from model.stack import NAMESPACE, Application, parse_stack
+from model.stack import NAMESPACE, Application, gitea_name, parse_stack
 from model.yaml_text import parse_yaml
 from release.errors import RefusedError
 
@@ -30,6 +30,8 @@ COMPONENT_TYPES = {
 TAGS = f"{NAMESPACE}:tags"
 ALLOW_OLDER = f"{NAMESPACE}:allowOlder"
 CANARIES = f"{NAMESPACE}:canaries"
+CONFIG_PATH = f"{NAMESPACE}:configPath"
+CONFIG_REVISIONS = f"{NAMESPACE}:configRevisions"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Program:
     def tags(self) -> dict[str, str]:
         """The wanted tags: Gitea project → tag."""
         return {name: str(tag) for name, tag in (plain_mapping(self.config.get(TAGS)) or {}).items()}
+
+    @property
+    def config_revisions(self) -> dict[str, str]:
+        """The wanted commits of the config repository: Gitea project → commit, for those that name one."""
+        told = plain_mapping(self.config.get(CONFIG_REVISIONS)) or {}
+        return {name: str(revision) for name, revision in told.items()}
 
     @cached_property
     def projects(self) -> dict[str, str]:
@@ -152,6 +160,15 @@ class Program:
             project: records[name].release.tag for name, project in sorted(self.projects.items()) if name in records
         }
 
+    def deployed_revisions(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Return Gitea project → commit of the config repository that its live release was made with.
+
+        Args:
+            records: Kubernetes name → record.
+        """
+        live = {project: records[name].release for name, project in self.projects.items() if name in records}
+        return {project: release.config.revision for project, release in live.items() if release.config}
+
     def config_text(self, changes: Mapping[str, Any]) -> str:
         """Return the stack file with other values for some keys. JSON, which every YAML parser reads alike.
 
@@ -165,6 +182,10 @@ def _checked(
     program: Program, tags: Mapping[str, str], files: Mapping[str, object]
 ) -> tuple[Environment, tuple[Application, ...]]:
     own = {key: value for key, value in program.own_config.items() if key != "canaries"}
+    if "configRevisions" in own:  # those of other projects are not this one's business
+        mine = [gitea_name(file) for file in files]
+        told = plain_mapping(own["configRevisions"]) or {}
+        own["configRevisions"] = {name: revision for name, revision in told.items() if name in mine}
     try:
         stack = parse_stack(program.stack_file.name, program.stack, {**own, "tags": tags}, files)
     except SettingsError as error:

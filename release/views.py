@@ -7,14 +7,16 @@ from contextlib import closing
 from typing import Any
 
 from model.release import Instruction, Record
+from model.stack import Application
 from release import history as past
 from release import lock as locks
 from release.change import drain
 from release.cluster import Cluster
 from release.commands import HISTORY_PAGE, Session, live_pods, pinned, unpinned
+from release.config import short, wanted_revisions, with_config
 from release.drift import drift_of
 from release.errors import DONE, LockedError, PulumiError, RefusedError
-from release.inputs import TAGS, Program
+from release.inputs import CONFIG_REVISIONS, TAGS, Program
 from release.pulumi import Command, Pulumi
 from release.screen import table
 
@@ -29,7 +31,7 @@ def show_history(session: Session, project: str) -> int:
     updates = past.parse_updates(Pulumi(session.program).history(HISTORY_PAGE))
     made = past.made(project, record, updates)
     failed = [each for each in past.bringing(project, updates) if each.result == "failed"]
-    rows = [("TAG", "", "WHEN", "UPDATE", "WHO", "WHY"), *(_history_row(each) for each in made)]
+    rows = [("TAG", "CONFIG", "", "WHEN", "UPDATE", "WHO", "WHY"), *(_history_row(each) for each in made)]
     lines = table(rows)
     if failed:
         lines += [
@@ -51,7 +53,8 @@ def show_history(session: Session, project: str) -> int:
 
 def _made_facts(each: past.Made) -> dict[str, Any]:
     by = _update_facts(each.update) if each.update else {}
-    return {"tag": each.release.tag, "digest": each.release.digest, "live": each.live, **by}
+    config = each.release.config.revision if each.release.config else None
+    return {"tag": each.release.tag, "digest": each.release.digest, "config": config, "live": each.live, **by}
 
 
 def _update_facts(update: past.Update) -> dict[str, Any]:
@@ -61,9 +64,10 @@ def _update_facts(update: past.Update) -> dict[str, Any]:
 def _history_row(each: past.Made) -> tuple[str, ...]:
     update = each.update
     live = "live" if each.live else ""
+    config = short(each.release.config.revision) if each.release.config else "-"
     if update is None:
-        return (each.release.tag, live, "", "", "", "")
-    return (each.release.tag, live, update.at, str(update.version or ""), update.who, update.why)
+        return (each.release.tag, config, live, "", "", "", "")
+    return (each.release.tag, config, live, update.at, str(update.version or ""), update.who, update.why)
 
 
 def show_status(session: Session, project: str) -> int:
@@ -96,6 +100,7 @@ def _status(
     return {
         "project": project,
         "deployed": record.release.tag if record else None,
+        "config": record.release.config.revision if record and record.release.config else None,
         "wanted": program.tags.get(project),
         "strategy": application.project.strategy,
         "live": record.live if record else None,
@@ -111,37 +116,54 @@ def sync(session: Session) -> int:
     """Write the deployed tags into the stack file."""
     program = session.program
     with closing(session.cluster()) as cluster:
-        deployed = program.deployed_tags(cluster.records())
-    changes = {name: tag for name, tag in deployed.items() if program.tags.get(name) != tag}
-    config = (f"--config-file={program.stack_file}",)
-    for name, tag in changes.items():
-        Pulumi(program).read(
-            "config", "set", "--path", "--type=string", f'package-platform:tags["{name}"]', tag, *config
-        )
+        records = cluster.records()
+    changes = _other(program.deployed_tags(records), program.tags)
+    # Who names no commit wants what is checked out; that stays so.
+    named = {
+        name: commit for name, commit in program.deployed_revisions(records).items() if name in program.config_revisions
+    }
+    commits = _other(named, program.config_revisions)
+    for key, values in ((TAGS, changes), (CONFIG_REVISIONS, commits)):
+        for name, value in values.items():
+            _set(program, f'{key}["{name}"]', value)
     lines = [f"{name}: {program.tags.get(name, 'no tag')} -> {tag}" for name, tag in changes.items()]
+    lines += [f"{name}: config {short(program.config_revisions[name])} -> {short(to)}" for name, to in commits.items()]
     session.screen.result(
         lines or ["the stack file has the deployed tags already"],
-        {"stack": program.stack, "file": str(program.stack_file), "changed": changes},
+        {"stack": program.stack, "file": str(program.stack_file), "changed": changes, "changedConfig": commits},
     )
     return DONE
 
 
-def diff(session: Session, project: str, tag: str) -> int:
+def _other(deployed: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in deployed.items() if wanted.get(name) != value}
+
+
+def _set(program: Program, path: str, value: str) -> None:
+    file = f"--config-file={program.stack_file}"
+    Pulumi(program).read("config", "set", "--path", "--type=string", path, value, file)
+
+
+def diff(session: Session, project: str, tag: str, config_revision: str = "") -> int:
     """Show what a release would change, from a preview of pulumi, which masks secrets."""
     program = session.program
-    application = pinned(program.application(project, tag))
+    application = pinned(with_config(program, program.application(project, tag), config_revision))
     with closing(session.cluster()) as cluster:
         records = cluster.records()
     tags = {**program.tags, **program.deployed_tags(records), project: tag}
     mine = {name: record for name, record in records.items() if name == application.name}
     instruction = Instruction(project=project, records=mine)
     words = ("preview", "--json" if session.screen.as_json else "--diff", f"--target={program.urn(application)}")
-    command = Command((*words, "--target-dependents"), program.config_text({TAGS: tags}), instruction)
+    command = Command((*words, "--target-dependents"), _config_text(program, application, tags), instruction)
     code, output = drain(Pulumi(program), command)
     if code:
         raise PulumiError(["the preview failed:", *output.splitlines()])
     session.screen.text(output)
     return DONE
+
+
+def _config_text(program: Program, application: Application, tags: Mapping[str, str]) -> str:
+    return program.config_text({TAGS: tags, **wanted_revisions(program, application)})
 
 
 def unlock(session: Session, *, force: bool) -> int:

@@ -27,6 +27,7 @@ PARTS = (
     "__main__.py",
     "settings.py",
     "registry.py",
+    "config_repository.py",
     "smoke.py",
     "model",
     "manifests",

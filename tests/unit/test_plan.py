@@ -11,16 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from model.names import SlotName
 from model.plan import Action, After, CanaryWish, Plan, SlotPlan, StrategyName, Wanted, plan
-from model.release import Record, Release, Slot
+from model.release import ConfigRef, Record, Release, Slot
 
 
-def slot(tag: str, change: str = "") -> Slot:
+def slot(tag: str, change: str = "", config: ConfigRef | None = None) -> Slot:
     """Return a slot's content; ``change`` stands for all else that reaches a pod."""
-    return Slot(release=Release(tag=tag), revision=f"r{tag}{change}")
+    content = f"/{config.digest}" if config else ""
+    return Slot(release=Release(tag=tag, config=config), revision=f"r{tag}{change}{content}")
 
 
-def wanted(tag: str, change: str = "", canary: str | None = None) -> Wanted:
-    return Wanted(slot=slot(tag, change), canary=slot(canary) if canary else None)
+def wanted(tag: str, change: str = "", canary: str | None = None, config: ConfigRef | None = None) -> Wanted:
+    return Wanted(slot=slot(tag, change, config), canary=slot(canary, "", config) if canary else None)
+
+
+def at(commit: str, digest: str) -> ConfigRef:
+    """Return a configuration as it was at a commit."""
+    return ConfigRef(revision=commit, digest=digest)
 
 
 def after(strategy: StrategyName, *tags: str, pair: After = "warm") -> Record:
@@ -70,6 +76,32 @@ def test_a_change_of_configuration_alone_is_a_release_of_its_own() -> None:
     assert given.record.live == "green"
     assert given.moves
     assert given.record.history == (Release(tag="1"),)
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blueGreen", "canary"])
+def test_another_content_of_the_configuration_is_a_release(strategy: StrategyName) -> None:
+    first = plan(None, wanted("1", config=at("a", "x")), strategy).record
+    given = plan(first, wanted("1", config=at("b", "y")), strategy, now="later")
+    assert given.moves
+    assert [release.config for release in given.record.history] == [at("b", "y"), at("a", "x")]
+    assert given.record.since == "later"
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blueGreen", "canary"])
+def test_another_commit_with_the_same_content_changes_nothing(strategy: StrategyName) -> None:
+    canary = "2" if strategy == "canary" else None
+    first = plan(None, wanted("1", canary=canary, config=at("a", "x")), strategy).record
+    given = plan(first, wanted("1", canary=canary, config=at("b", "x")), strategy, now="later")
+    assert given.record.to_annotation() == first.to_annotation()
+    assert not given.moves
+
+
+def test_a_rollback_of_the_configuration_to_the_warm_colour_only_moves_the_traffic() -> None:
+    first = plan(None, wanted("1", config=at("a", "x")), "blueGreen").record
+    second = plan(first, wanted("1", config=at("b", "y")), "blueGreen").record
+    given = plan(second, wanted("1", config=at("a", "x")), "blueGreen")
+    assert given.record.live == "blue"
+    assert given.live.content == second.slots["blue"]
 
 
 @pytest.mark.parametrize("strategy", ["rolling", "blueGreen", "canary"])
@@ -156,9 +188,13 @@ class Cluster:
     pods: dict[SlotName, set[str]] = field(default_factory=dict[SlotName, set[str]])
     traffic: dict[str, str] = field(default_factory=dict[str, str])
     record: Record | None = None
+    configs: set[str] = field(default_factory=set[str])
+    """Contents whose ConfigMaps are there."""
 
     def apply(self, given: Plan, *, sick: bool) -> Iterator[None]:
         """Do what an update does, yielding after each step; a sick release ends it where its pods stay unready."""
+        declared = {each.content.release.config.digest for each in given.slots if each.content.release.config}
+        self.configs |= declared
         for each in given.slots:
             if not each.after_traffic:
                 yield from self._update(each, sick=sick)
@@ -170,6 +206,14 @@ class Cluster:
         for name in self.pods.keys() - {each.name for each in given.slots}:
             del self.pods[name]
             yield
+        # What is not declared any more goes last, and only when all else has gone well.
+        self.configs &= declared
+
+    def without_config(self) -> set[str]:
+        """Return the revisions of pods that could not be started again: of those that serve, and of recorded slots."""
+        recorded = {slot.revision for slot in self.record.slots.values()} if self.record else set[str]()
+        pods = {revision for revisions in self.pods.values() for revision in revisions} & (recorded | self.serving())
+        return {each for each in pods if "/" in each and each.rsplit("/", 1)[1] not in self.configs}
 
     def _update(self, each: SlotPlan, *, sick: bool) -> Iterator[None]:
         if each.change == "park":
@@ -204,6 +248,8 @@ TAGS = st.sampled_from("123456")
 CHANGES = st.sampled_from(["", "x", "y"])
 STRATEGIES = st.sampled_from(["rolling", "blueGreen", "canary"])
 PAIRS = st.sampled_from(["warm", "both"])
+COMMITS = st.sampled_from("abcdef")
+CONTENTS = st.sampled_from(["", "x", "y", "z"])
 STEPS = st.integers(0, 12)
 
 
@@ -216,11 +262,17 @@ class Releases(RuleBasedStateMachine):
         self.strategy: StrategyName = "rolling"
         self.pair: After = "warm"
         self.change = ""
+        self.config: ConfigRef | None = None
 
     def _run(self, tag: str, *, sick: bool = False, steps: int = 100, action: Action = "release", **more: Any) -> bool:
         """Return whether an update came to its end; it may be killed after some steps, or be sick."""
         given = plan(
-            self.cluster.record, wanted(tag, self.change, **more), self.strategy, self.pair, action=action, now="t"
+            self.cluster.record,
+            wanted(tag, self.change, config=self.config, **more),
+            self.strategy,
+            self.pair,
+            action=action,
+            now="t",
         )
         was_blue_green = "release" in self.cluster.traffic
         try:
@@ -253,10 +305,25 @@ class Releases(RuleBasedStateMachine):
     def another_configuration(self, change: str) -> None:
         self.change = change
 
+    @rule(commit=COMMITS, content=CONTENTS)
+    def another_commit(self, commit: str, content: str) -> None:
+        self.config = at(commit, content) if content else None
+
+    @rule(commit=COMMITS)
+    def the_same_content_at_another_commit(self, commit: str) -> None:
+        assert self.cluster.record is not None
+        before = self.cluster.record
+        self.config = before.release.config
+        self.deploy(before.release.tag)
+        before = self.cluster.record
+        self.config = self.config and at(commit, self.config.digest)
+        self.deploy(before.release.tag)
+        assert self.cluster.record.to_annotation() == before.to_annotation()
+
     @rule(tag=TAGS)
     def deploy(self, tag: str) -> None:
         assert self._run(tag)
-        assert self.cluster.serving() == {f"r{tag}{self.change}"}
+        assert self.cluster.serving() == {slot(tag, self.change, self.config).revision}
         assert self.cluster.record is not None
         assert self.cluster.record.release.tag == tag
 
@@ -273,7 +340,9 @@ class Releases(RuleBasedStateMachine):
         assert self.cluster.record is not None
         history = self.cluster.record.history
         if len(history) > back:
+            self.config = history[back].config
             self.deploy(history[back].tag)
+            assert self.cluster.record.release == history[back]
 
     @rule(tag=TAGS)
     def canary(self, tag: str) -> None:
@@ -294,6 +363,7 @@ class Releases(RuleBasedStateMachine):
             return
         serving = self.cluster.serving()
         assert serving, f"nobody answers: {self.cluster}"
+        assert not self.cluster.without_config(), f"pods without their configuration: {self.cluster}"
         if exactly_one:
             assert len(serving) == 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model.release import RECORD_ANNOTATION, REVISION_LABEL, SLOT_LABEL, Record, Release, Slot
+from model.release import RECORD_ANNOTATION, REVISION_LABEL, SLOT_LABEL, ConfigRef, Record, Release, Slot
 from release import history as past
 from release.cluster import record_of
 from release.drift import drift_of, drifted_slots
@@ -174,6 +174,22 @@ def test_who_and_why_are_found_in_the_history_of_the_stack() -> None:
     assert found[1].update is not None
     assert (found[1].update.who, found[1].update.why) == ("", "by hand")
     assert [each.version for each in past.bringing("x", updates) if each.result == "failed"] == [4]
+
+
+def test_releases_of_one_tag_are_told_apart_by_their_configuration() -> None:
+    def configured(version: int, commit: str, why: str) -> dict[str, Any]:
+        told = update(version, "1", past.message("deploy", "x", "1", "ann", why))
+        revisions = {"x": commit}
+        return {**told, "config": {**told["config"], "package-platform:configRevisions": {"objectValue": revisions}}}
+
+    second, first = (Release(tag="1", config=ConfigRef(revision=each * 40, digest=each)) for each in ("b", "a"))
+    record = Record(live="main", slots={"main": Slot(release=second)}, history=(second, first))
+    updates = past.parse_updates([configured(2, "b" * 40, "second"), configured(1, "a" * 8, "first")])
+    found = past.made("x", record, updates)
+    assert [(each.live, each.update.why if each.update else "") for each in found] == [
+        (True, "second"),
+        (False, "first"),
+    ]
 
 
 def test_a_history_that_does_not_reach_back_says_nothing() -> None:

@@ -1,0 +1,1 @@
+window.env = { environment: "uat", project: "packet", api: "http://api.uat.package.test" };

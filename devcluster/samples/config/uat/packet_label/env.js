@@ -1,0 +1,1 @@
+window.env = { environment: "uat", project: "packet_label", api: "http://api.uat.package.test" };

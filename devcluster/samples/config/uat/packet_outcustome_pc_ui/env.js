@@ -1,0 +1,1 @@
+window.env = { environment: "uat", project: "packet_outcustome_pc_ui", api: "http://api.uat.package.test" };

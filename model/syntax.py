@@ -1,0 +1,127 @@
+"""Does a configuration file parse? Told by its name, so that a typing error never reaches a pod. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from xml.parsers import expat
+
+import yaml
+
+from model.problems import Problem, SettingsError
+
+_TEXT = r'"(?:[^"\\\n]|\\.)*"'
+_COMMENTS = re.compile(rf"{_TEXT}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_FINAL_COMMAS = re.compile(rf"{_TEXT}|,(?=\s*[}}\]])")
+_POSITION = re.compile(r"\(at line (\d+), column \d+\)")
+
+
+class _WrongError(ValueError):
+    """What is wrong, and in which line."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def check_syntax(file: str, content: bytes) -> None:
+    """Check a file by what its name says it is; one of another kind is taken as it is.
+
+    JSON, YAML, XML (also ``.config``) and TOML are known. ``appsettings*.json`` may have comments and final commas, as
+    .NET reads it; other JSON may not.
+
+    Args:
+        file: Its path; named in errors.
+        content: Its bytes.
+
+    Raises:
+        SettingsError: If it does not parse; with the line.
+    """
+    name = file.rsplit("/", 1)[-1].lower()
+    kind = name.rpartition(".")[2] if "." in name else ""
+    try:
+        if kind == "json":
+            _json(content, relaxed=name.startswith("appsettings"))
+        elif kind in _CHECKS:
+            _CHECKS[kind](content)
+    except _WrongError as error:
+        shown = {"yml": "YAML", "config": "XML"}.get(kind, kind.upper())
+        raise SettingsError([Problem(file, f"line {error.line}", f"not readable as {shown}: {error}")]) from None
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _WrongError(content.count(b"\n", 0, error.start) + 1, "is not UTF-8 text") from None
+
+
+def _json(content: bytes, *, relaxed: bool) -> None:
+    text = _text(content)
+    if relaxed:
+        text = _FINAL_COMMAS.sub(_blank, _COMMENTS.sub(_blank, text))
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _WrongError(error.lineno, f"{error.msg}, column {error.colno}") from None
+    except ValueError as error:
+        raise _WrongError(1, str(error)) from None
+    except RecursionError:
+        raise _WrongError(1, "is nested too deeply") from None
+
+
+def _blank(found: re.Match[str]) -> str:
+    """Replace what .NET passes over by spaces, so that positions stay; leave texts alone."""
+    token = found[0]
+    return token if token.startswith('"') else re.sub(r"[^\n]", " ", token)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON")
+
+
+def _yaml(content: bytes) -> None:
+    try:
+        # Events only: no tag is followed and no alias resolved.
+        for _ in yaml.parse(_text(content), Loader=yaml.SafeLoader):
+            pass
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _WrongError(mark.line + 1 if mark else 1, error.problem or error.context or "does not parse") from None
+    except yaml.YAMLError as error:
+        raise _WrongError(1, " ".join(str(error).split())) from None
+    except RecursionError:
+        raise _WrongError(1, "is nested too deeply") from None
+
+
+def _xml(content: bytes) -> None:
+    parser = expat.ParserCreate()  # follows no reference to anything outside unless it is given a handler for it
+    try:
+        parser.Parse(content, True)  # noqa: FBT003 - expat's signature
+    except expat.ExpatError as error:
+        raise _WrongError(error.lineno, f"{expat.errors.messages[error.code]}, column {error.offset + 1}") from None
+
+
+def _config(content: bytes) -> None:
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        _xml(content)
+
+
+def _toml(content: bytes) -> None:
+    try:
+        tomllib.loads(_text(content))
+    except tomllib.TOMLDecodeError as error:
+        found = _POSITION.search(str(error))
+        line = int(found[1]) if found else content.count(b"\n") + 1
+        raise _WrongError(line, _POSITION.sub("", str(error)).strip()) from None
+
+
+_CHECKS: dict[str, Callable[[bytes], None]] = {
+    "yaml": _yaml,
+    "yml": _yaml,
+    "xml": _xml,
+    "config": _config,
+    "toml": _toml,
+}
