@@ -361,6 +361,8 @@ class Releases(RuleBasedStateMachine):
     @rule(action=st.sampled_from(["restore", "tidy"]), steps=STEPS)
     def leave_the_traffic(self, action: Action, steps: int) -> None:
         assert self.cluster.record is not None
+        if action == "tidy" and self.cluster.record.live == "main":
+            return  # `release tidy` leaves a project alone whose slots all get requests
         live = self.cluster.record.release
         self._run(live.tag, action=action, steps=steps)
         assert self.cluster.record.release == live

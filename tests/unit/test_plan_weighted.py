@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from model.names import SLOTS, SlotName
-from model.plan import After, Plan, SlotPlan, StrategyName, plan
+from model.plan import Action, After, Plan, SlotPlan, StrategyName, plan
 from model.release import Record
 from tests.unit.test_plan import PAIRS, STEPS, STRATEGIES, TAGS, Cluster, Releases, changes, slot, wanted
 
@@ -134,10 +134,33 @@ class WeightedReleases(Releases):
         revision = slot(tag, self.change, self.config).revision
         assert list(self.cluster.behind().values()) == [{revision}], "inside and outside meet the same release"
 
-    @rule(tag=TAGS, other=TAGS, steps=STEPS)
-    def killed_and_then_another_release(self, tag: str, other: str, steps: int) -> None:
-        self._run(tag, steps=steps)
+    def killed_between_the_movers(self, tag: str) -> None:
+        """Another slot has the weight, and the Service with the record was not written."""
+        given = plan(
+            self.cluster.record, wanted(tag, self.change, config=self.config), self.strategy, now="t", weighted=True
+        )
+        if self.cluster.record and self.cluster.record.live == given.live.name:
+            return
+        for _ in self.cluster.apply(given, sick=False):
+            self.always_served()
+            if self.cluster.weights == given.weights():
+                return
+
+    @rule(tag=TAGS, other=TAGS, strategy=STRATEGIES)
+    def killed_between_and_then_another_release(self, tag: str, other: str, strategy: StrategyName) -> None:
+        self.killed_between_the_movers(tag)
+        self.strategy = strategy
         self.deploy(other)
+
+    @rule(tag=TAGS, other=TAGS)
+    def killed_between_and_then_a_sick_one(self, tag: str, other: str) -> None:
+        self.killed_between_the_movers(tag)
+        self._run(other, sick=True)
+
+    @rule(tag=TAGS, action=st.sampled_from(["restore", "tidy"]), steps=STEPS)
+    def killed_between_and_then_put_right(self, tag: str, action: Action, steps: int) -> None:
+        self.killed_between_the_movers(tag)
+        self.leave_the_traffic(action, steps)
 
     @precondition(lambda self: self.cluster.record is not None)
     @invariant()
