@@ -106,6 +106,12 @@ class WeightedCluster(Cluster):
             assert each.name in self.weights, f"pods of {each.name} are in no server group and never become ready"
             yield
 
+    def without_config(self) -> set[str]:
+        """Return also those that get requests from outside."""
+        pods = {revision for revisions in self.behind().values() for revision in revisions}
+        lacking = {each for each in pods if "/" in each and each.rsplit("/", 1)[1] not in self.configs}
+        return super().without_config() | lacking
+
     def behind(self) -> dict[SlotName, set[str]]:
         """Return the ready pods of each slot that gets requests from outside."""
         return {name: self.pods.get(name, set()) for name, weight in self.weights.items() if weight}
