@@ -26,6 +26,7 @@ _AWAIT_MARGIN_SECONDS = 60
 
 
 Check = Callable[[Application, SlotPlan], None]
+_DependsOn = Sequence[pulumi.Resource] | pulumi.Output[Sequence[pulumi.Resource]]
 _UNTOUCHED = [
     "metadata",
     "spec.minReadySeconds",
@@ -111,6 +112,9 @@ class WorkloadComponent(pulumi.ComponentResource):
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
         first = self._first(declared, opts)
+        weighted, plan = declared.plan.record.weighted, declared.plan
+        if plan.entry_first:
+            first = [*first, *self._entry(declared, first)]
         # Not in place: the Job would depend on itself.
         first = [*first, *self._migration(declared, first)]
         deployments = {
@@ -118,12 +122,18 @@ class WorkloadComponent(pulumi.ComponentResource):
             for slot in declared.workload.slots
             if not slot.plan.after_traffic
         }
-        # The record is written, and traffic is moved, only after the pods are ready.
-        service = self._service(declared, deployments[declared.plan.record.live])
+        # The record is written, and traffic is moved, only after the pods are ready; a canary's weight likewise.
+        awaited = list(deployments.values()) if weighted else [deployments[plan.record.live]]
+        moved = self._checked(declared, deployments[plan.record.live], awaited)
+        if weighted and not plan.entry_first:
+            moved = self._entry(declared, moved)
+        options = pulumi.ResourceOptions(parent=self, depends_on=moved)
+        service = apply(Service, declared.name, declared.workload.service, options)
         for slot in declared.workload.slots:
             if slot.plan.after_traffic:
                 self._slot(declared, slot, [*first, service])
-        self._ingresses(declared, [service, *deployments.values()])
+        if not weighted:
+            self._ingresses(declared, [service, *deployments.values()])
         self._export(declared.args, service)
 
     def _first(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:
@@ -186,17 +196,23 @@ class WorkloadComponent(pulumi.ComponentResource):
             ignore_changes=ignored or None,
         )
 
-    def _service(self, declared: _Declared, live: Deployment) -> Service:
-        options = pulumi.ResourceOptions(parent=self, depends_on=[live])
+    def _checked(self, declared: _Declared, live: Deployment, awaited: Sequence[pulumi.Resource]) -> _DependsOn:
+        """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
         check, plan = declared.args.check, declared.plan
-        if check and plan.moves and not pulumi.runtime.is_dry_run():
+        if check is None or not plan.moves or pulumi.runtime.is_dry_run():
+            return awaited
 
-            def checked(_: str) -> list[pulumi.Resource]:
-                check(declared.args.application, plan.live)
-                return [live]
+        def checked(_: str) -> Sequence[pulumi.Resource]:
+            check(declared.args.application, plan.live)
+            return awaited
 
-            options.depends_on = live.id.apply(checked)
-        return apply(Service, declared.name, declared.workload.service, options)
+        return live.id.apply(checked)
+
+    def _entry(self, declared: _Declared, after: _DependsOn) -> list[pulumi.Resource]:
+        """Declare the Ingress whose weights move the traffic."""
+        manifest = declared.workload.ingress
+        options = pulumi.ResourceOptions(parent=self, depends_on=after)
+        return [apply(Ingress, declared.name, manifest, options)] if manifest else []
 
     def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:
         options = pulumi.ResourceOptions(parent=self, depends_on=after)

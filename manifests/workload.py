@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from manifests import Manifest, asset_bridge, configuration
+from manifests import Manifest, alb, asset_bridge, configuration
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.migration import migration_job, noted_migration
 from manifests.probes import probes
 from model.environment import Environment
-from model.names import SlotName, slot_name, slot_service_name
+from model.names import SLOTS, SlotName, slot_name, slot_service_name
 from model.plan import Plan, SlotPlan, Wanted, plan
 from model.project import Autoscaling, Project
 from model.release import RECORD_ANNOTATION, REVISION_LABEL, Slot
@@ -78,12 +78,14 @@ def workload(application: Application, environment: Environment, target: Plan, r
     return Workload(
         service_account=service_account(application, environment),
         config_maps=config_maps(application, environment, target),
-        slot_services=tuple(slot_service(application, environment, slot) for slot in _slots_with_services(application)),
+        slot_services=tuple(
+            slot_service(application, environment, slot) for slot in _slots_with_services(application, environment)
+        ),
         migration=_migration(application, environment, target, render),
         slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
         service=service(application, environment, target),
-        ingress=ingress(application, environment),
-        canary_ingress=canary_ingress(application, environment),
+        ingress=ingress(application, environment, target),
+        canary_ingress=canary_ingress(application, environment, target),
     )
 
 
@@ -135,6 +137,7 @@ def planned(application: Application, environment: Environment, render: Containe
         action=application.action,
         now=now,
         migrated=noted_migration(application),
+        weighted=environment.weighs(project),
     )
 
 
@@ -148,8 +151,11 @@ def revision(application: Application, environment: Environment, render: Contain
     return hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH]
 
 
-def _slots_with_services(application: Application) -> tuple[SlotName, ...]:
+def _slots_with_services(application: Application, environment: Environment) -> tuple[SlotName, ...]:
     project = application.project
+    if environment.weighs(project):
+        # All that there can ever be: a load balancer must know a slot before its first pod.
+        return SLOTS
     if asset_bridge.bridged(project) or (project.strategy == "blueGreen" and project.blue_green.smoke):
         return asset_bridge.SLOTS
     return ("canary",) if project.strategy == "canary" else ()
@@ -205,12 +211,17 @@ def deployment(application: Application, environment: Environment, target: SlotP
             "replicas": _replicas(application, target),
             "revisionHistoryLimit": _REVISIONS_KEPT,
             "progressDeadlineSeconds": project.rollout.progress_deadline_seconds,
-            "minReadySeconds": project.rollout.min_ready_seconds,
+            "minReadySeconds": _min_ready_seconds(project, environment),
             "strategy": _strategy(project),
             "selector": {"matchLabels": selector(application, target.name)},
             "template": template,
         },
     }
+
+
+def _min_ready_seconds(project: Project, environment: Environment) -> int:
+    own = project.rollout.min_ready_seconds
+    return max(own, alb.SETTLED_SECONDS) if environment.weighs(project) else own
 
 
 def _replicas(application: Application, target: SlotPlan) -> int:
@@ -241,9 +252,13 @@ def _template(application: Application, environment: Environment, slot: SlotName
         **version_label(application),
         **selector(application, slot),
     }
+    gates = alb.readiness_gates(application, environment)
     return {
         "metadata": {"labels": own_labels, "annotations": annotations(application)},
-        "spec": _pod(application, environment, slot, container),
+        "spec": {
+            **_pod(application, environment, slot, container),
+            **({"readinessGates": gates} if gates else {}),
+        },
     }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
-from model.ingress import HTTP_PORT, HTTPS_PORT, HaIngressSettings, VipIngress
-from model.project import Route
+from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, VipIngress
+from model.project import ProjectBase, Route
 
 
 class Registry(Frozen):
@@ -38,6 +38,15 @@ class Ingress(Frozen):
     """The cluster's own way in, declared by exactly one stack of each cluster; the others name its class and
     address."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.ha is not None and (self.ha.kind == "alb") != (self.dialect == "alb"):
+            wanted = "alb" if self.ha.kind == "alb" else "nginx"
+            raise ValueError(f"ha is of kind {self.ha.kind}, which needs dialect: {wanted}")
+        if isinstance(self.ha, AlbIngress) and self.scheme == "https" and not self.ha.certificate_ids:
+            raise ValueError("scheme: https needs ha.certificateIds, which the ALB's HTTPS listener answers with")
+        return self
+
     @property
     def entry(self) -> str | None:
         """What to connect to where the host names don't resolve, ``ip:port``; None when it is not known."""
@@ -63,6 +72,13 @@ class Environment(Frozen):
     """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
     spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)
     """Node labels over which a project's pods are spread evenly: nodes, and zones where there are any."""
+
+    def weighs(self, project: ProjectBase) -> bool:
+        """Tell whether requests from outside reach a project's slots by weights in its Ingress.
+
+        So it is behind ALB. Elsewhere they follow the project's Service.
+        """
+        return self.ingress.dialect == "alb" and bool(project.routes)
 
     def host(self, route: Route) -> str:
         """Return a route's full host name."""

@@ -13,6 +13,8 @@ from typing import Literal
 
 Kind = Literal["backend", "frontend"]
 SlotName = Literal["main", "blue", "green", "canary"]
+SLOTS: tuple[SlotName, ...] = ("main", "blue", "green", "canary")
+"""All slots that a project can have."""
 
 LABEL_LIMIT = 63
 """Characters in a DNS label, and in a Kubernetes label's value."""

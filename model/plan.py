@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.fields import Frozen, Tag
-from model.names import SlotName
+from model.names import SLOTS, SlotName
 from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Migrated, Record, Slot
 
 StrategyName = Literal["rolling", "blueGreen", "canary"]
@@ -68,6 +68,9 @@ class Plan(Frozen):
     """What is written by the request that moves the traffic."""
     moves: bool
     """Whether another release gets the traffic."""
+    entry_first: bool = False
+    """Behind weights: whether the Ingress comes before the pods, as there was none that knew all slots. Pods that wait
+    to be known to a load balancer would otherwise wait for ever."""
 
     @property
     def live(self) -> SlotPlan:
@@ -84,6 +87,15 @@ class Plan(Frozen):
         live = self.live
         return {SLOT_LABEL: live.name} if live.name == "main" else {REVISION_LABEL: live.content.revision}
 
+    def weights(self, canary: int = 0) -> dict[SlotName, int]:
+        """Return each slot's percent of the traffic, where it is moved by weights: always of all slots, 100 in sum.
+
+        Args:
+            canary: The canary's percent, where there is one.
+        """
+        part = canary if any(slot.name == "canary" for slot in self.slots) else 0
+        return {**dict.fromkeys(SLOTS, 0), "canary": part, self.live.name: 100 - part}
+
 
 def plan(  # noqa: PLR0913 - the facts that the rules stand on
     record: Record | None,
@@ -94,6 +106,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     action: Action = "release",
     now: str = "",
     migrated: Migrated | None = None,
+    weighted: bool = False,
 ) -> Plan:
     """Return what a project must become.
 
@@ -106,18 +119,41 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
         action: ``restore`` and ``tidy`` change no traffic; see ``model.release.Instruction``.
         now: The time (RFC 3339), noted when the live release changes.
         migrated: What is to be noted of migrations.
+        weighted: Whether traffic from outside is moved by weights in the Ingress, and not by the Service alone.
     """
+    planned = _planned(record, wanted, strategy, after, action, now)
+    noted = {"migrated": migrated, "weighted": weighted or None}
+    planned = planned.model_copy(update={"record": planned.record.model_copy(update=noted)})
+    return _behind_weights(planned, record) if weighted else planned
+
+
+def _planned(  # noqa: PLR0913, PLR0917 - as for `plan`
+    record: Record | None, wanted: Wanted, strategy: StrategyName, after: After, action: Action, now: str
+) -> Plan:
     if record and action != "release":
-        return _unmoved(record, action, migrated)
+        return _unmoved(record, action)
     wanted = _as_recorded(record, wanted)
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
     return Plan(
         slots=slots,
-        record=_recorded(record, target, contents, now).model_copy(update={"migrated": migrated}),
+        record=_recorded(record, target, contents, now),
         moves=record is None or record.live != target or record.release != wanted.slot.release,
     )
+
+
+def _behind_weights(planned: Plan, record: Record | None) -> Plan:
+    """Return the plan for a project whose traffic has two movers: first the Ingress' weights, then the Service.
+
+    What was killed between the two has left weight on a slot that the record knows nothing of. So every slot but the
+    one that gets the traffic, and its canary, is touched only when the weights are as planned.
+    """
+    stays = {"canary", planned.live.name}
+    slots = tuple(
+        slot if slot.name in stays else slot.model_copy(update={"after_traffic": True}) for slot in planned.slots
+    )
+    return planned.model_copy(update={"slots": slots, "entry_first": not (record and record.weighted)})
 
 
 def _as_recorded(record: Record | None, wanted: Wanted) -> Wanted:
@@ -190,7 +226,7 @@ def _left_warm(record: Record | None, target: SlotName) -> tuple[SlotPlan, ...]:
     )
 
 
-def _unmoved(record: Record, action: Action, migrated: Migrated | None) -> Plan:
+def _unmoved(record: Record, action: Action) -> Plan:
     """Return what leaves the traffic where it is."""
     slots: list[SlotPlan] = []
     for name, slot in record.slots.items():
@@ -200,7 +236,7 @@ def _unmoved(record: Record, action: Action, migrated: Migrated | None) -> Plan:
         content = slot.model_copy(update={"warm": not parked})
         slots.append(SlotPlan(name=name, content=content, change="park" if parked else _CHANGE[restored]))
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
-    after = record.model_copy(update={"slots": contents, "migrated": migrated})
+    after = record.model_copy(update={"slots": contents})
     return Plan(slots=tuple(slots), record=after, moves=False)
 
 

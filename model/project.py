@@ -40,6 +40,16 @@ class Route(Frozen):
     path: UrlPath = "/"
     """Path prefix; the project sees the whole path, nothing is cut off."""
 
+    @property
+    def depth(self) -> int:
+        """How many parts the path has: of two prefixes that fit, the deeper one is meant."""
+        return len(self.parts)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the path, by which prefixes are compared: ``/a/b`` → a, b."""
+        return tuple(part for part in self.path.split("/") if part)
+
 
 class Probe(Frozen):
     """How the kubelet asks a container over HTTP."""
@@ -204,6 +214,9 @@ class ProjectBase(Frozen):
     release has a gap."""
     routes: tuple[Route, ...] = ()
     """Where the ingress offers it; none for a project that is called only inside the cluster."""
+    order: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Behind ALB: when its rules are asked, lower numbers first; needed only where its path lies below another
+    project's on one host. No other Ingress of the same ALB may have the number. Elsewhere the longest path wins."""
     strategy: StrategyName = "rolling"
     """How a release replaces the running one: ``rolling`` (pod by pod), ``blueGreen`` (a second group of pods gets all
     traffic at once) or ``canary`` (a second release gets a part of it)."""

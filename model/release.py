@@ -99,6 +99,9 @@ class Record(Frozen):
     """When the live release got the traffic (RFC 3339), empty where it is not known."""
     migrated: Migrated | None = None
     """The latest migration; None where there was none."""
+    weighted: bool | None = None
+    """True where the Ingress lists every slot with its weight; then it moved the traffic just before this was written.
+    None elsewhere."""
 
     def to_annotation(self) -> str:
         """Return the record as the text of the annotation, in a stable form."""

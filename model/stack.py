@@ -22,6 +22,9 @@ from model.release import ConfigRef, Instruction, Record, Release
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
+_USUAL_ORDER = 10
+"""``alb.ingress.kubernetes.io/order`` of an Ingress without one; those of one order go by their names.
+https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/use-alb-ingresses-to-perform-canary-releases-1"""
 UNREADABLE = object()
 """Stands for the content of a project file that does not parse: its project exists, and its fault is told already."""
 
@@ -306,6 +309,7 @@ def parse_stack(
     problems += _wrong_canaries(file, config, by_project)
     problems += _wrong_revisions(file, config, by_project, list(by_name))
     problems += _shared_routes(config.environment, projects)
+    problems += _behind_weights(config.environment, projects)
     if problems:
         raise SettingsError(problems)
     applications = tuple(
@@ -488,9 +492,52 @@ def _shared_routes(environment: Environment, projects: Mapping[str, Project]) ->
     return problems
 
 
+def _behind_weights(environment: Environment, projects: Mapping[str, Project]) -> list[Problem]:
+    """Return what can't be behind an ALB, whose weights move once in an update and whose rules are asked in turn."""
+    behind = {path: project for path, project in projects.items() if environment.weighs(project)}
+    problems = [
+        Problem(
+            path,
+            "blueGreen.after",
+            f"both is not possible behind ALB, whose weights move once in an update: use warm in {environment.name}",
+        )
+        for path, project in behind.items()
+        if project.strategy == "blueGreen" and project.blue_green.after == "both"
+    ]
+    owners: dict[int, str] = {}
+    for path, project in behind.items():
+        if project.order and owners.setdefault(project.order, path) != path:
+            problems.append(Problem(path, "order", f"{project.order} is taken by {owners[project.order]}"))
+    return problems + _hidden_routes(environment, behind)
+
+
+def _hidden_routes(environment: Environment, projects: Mapping[str, Project]) -> list[Problem]:
+    """Return the routes that lie below another project's, which would be asked before them."""
+
+    def place(path: str) -> tuple[int, str]:
+        return projects[path].order or _USUAL_ORDER, kubernetes_name(gitea_name(path))
+
+    routes = [(path, index, route) for path, each in projects.items() for index, route in enumerate(each.routes)]
+    return [
+        Problem(
+            path,
+            f"routes.{index}",
+            f"{environment.host(route)}{route.path} lies below {upper.path} of {above}, whose rules ALB asks first: "
+            f"give this project an `order` below {place(above)[0]}, or that one a higher one",
+        )
+        for path, index, route in routes
+        for above, _, upper in routes
+        if above != path
+        and environment.host(upper) == environment.host(route)
+        and upper.parts == route.parts[: upper.depth]
+        and upper.depth < route.depth
+        and place(above) < place(path)
+    ]
+
+
 def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:
     problems: list[Problem] = []
-    for name, wish in config.canaries.items():
+    for name in config.canaries:
         field = f"{NAMESPACE}:canaries.{name}"
         project = projects.get(name)
         if project is None:
@@ -500,8 +547,6 @@ def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Proje
                 f"its strategy in {config.environment.name} is {project.strategy}: a canary needs strategy: canary"
             )
             problems.append(Problem(file, field, message))
-        elif wish.header and wish.weight and config.environment.ingress.dialect == "alb":
-            problems.append(Problem(file, field, "has header and weight, which ALB can't combine: choose one"))
     return problems
 
 

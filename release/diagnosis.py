@@ -26,6 +26,7 @@ class Limits:
         pull: An image that can't be pulled for a reason that may pass (the registry does not answer).
         unschedulable: No node has room.
         unready: A container that has started says no to its readiness probe.
+        gate: All containers are ready, and what else the pod waits for (a load balancer) has not come.
         refused: The API server refuses to create pods (a quota, an admission policy).
         restarts: A container that was started again so often crashes.
     """
@@ -33,6 +34,7 @@ class Limits:
     pull: float = 15.0
     unschedulable: float = 10.0
     unready: float = 20.0
+    gate: float = 120.0
     refused: float = 5.0
     restarts: int = 2
 
@@ -164,6 +166,20 @@ class Diagnosis:
             found = self._of_readiness(pod, status, now)
             if found:
                 return found
+        return self._of_gates(pod, now)
+
+    def _of_gates(self, pod: Object, now: float) -> Hopeless | None:
+        """Judge what a pod waits for beside its containers: conditions that others set, such as a load balancer."""
+        uid, ready = uid_of(pod), condition(pod, "Ready")
+        waits = ready.get("reason") == "ReadinessGatesNotReady" and uid not in self._was_ready
+        if self._lasts(uid, "gate", now, self.limits.gate, holds=waits):
+            gates = [str(gate.get("conditionType", "")) for gate in items(inner(pod, "spec"), "readinessGates")]
+            missing = [gate for gate in gates if condition(pod, gate).get("status") != "True"]
+            message = (
+                f"its containers are ready, and nobody has set {', '.join(missing)} within {self.limits.gate:.0f} s: "
+                "does the load balancer's controller run, and does the Ingress say an error (kubectl describe ingress)?"
+            )
+            return Hopeless("ReadinessGatesNotReady", message, name_of(pod), uid)
         return None
 
     def _of_container(self, pod: Object, status: Object, now: float) -> Hopeless | None:

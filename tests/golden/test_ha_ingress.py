@@ -53,12 +53,13 @@ CASES: dict[str, HaIngressSettings] = {
 def environment(case: str) -> Environment:
     if case == "test":
         return committed_stack("test").environment
+    given = CASES[case]
     return Environment(
         name=case,
         namespace="package-example",
         domain="example.com",
         registry=Registry(host="harbor.example.com"),
-        ingress=Ingress(ha=CASES[case]),
+        ingress=Ingress(ha=given, dialect="alb" if given.kind == "alb" else "nginx"),
     )
 
 

@@ -24,7 +24,7 @@ def parse(ha: dict[str, Any], **ingress: Any) -> Stack:
         "namespace": "package-test",
         "domain": "test.example.com",
         "registry": {"host": "harbor.example.com"},
-        "ingress": {"ha": ha, **ingress},
+        "ingress": {"ha": ha, "dialect": "alb" if ha.get("kind") == "alb" else "nginx", **ingress},
     }
     return parse_stack(FILE, "test", {"environment": environment}, {})
 
@@ -48,6 +48,22 @@ def test_address_is_the_first_vip_unless_it_is_written() -> None:
     assert parse(KEEPALIVED, scheme="https").environment.ingress.entry == "10.0.0.100:443"
     assert parse(KEEPALIVED, address="10.9.9.9:80").environment.ingress.entry == "10.9.9.9:80"
     assert parse(ALB).environment.ingress.entry is None
+
+
+def refused(ha: dict[str, Any], **ingress: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse(ha, **ingress)
+    return str(caught.value).removeprefix(f"{FILE}:package-platform:environment.ingress: ")
+
+
+def test_the_dialect_is_that_of_the_way_in() -> None:
+    assert refused(ALB, dialect="nginx") == "ha is of kind alb, which needs dialect: alb"
+    assert refused(NLB, dialect="alb") == "ha is of kind nlb, which needs dialect: nginx"
+
+
+def test_https_at_an_alb_needs_a_certificate() -> None:
+    assert "scheme: https needs ha.certificateIds" in refused(ALB, scheme="https")
+    parse({**ALB, "certificateIds": ["1234567-cn-hangzhou"]}, scheme="https")
 
 
 def vips(*addresses: str) -> list[dict[str, Any]]:

@@ -191,7 +191,7 @@ class Cluster:
     configs: set[str] = field(default_factory=set[str])
     """Contents whose ConfigMaps are there."""
 
-    def apply(self, given: Plan, *, sick: bool) -> Iterator[None]:
+    def apply(self, given: Plan, *, sick: bool, canary: int = 0) -> Iterator[None]:  # noqa: ARG002 - for weights
         """Do what an update does, yielding after each step; a sick release ends it where its pods stay unready."""
         declared = {each.content.release.config.digest for each in given.slots if each.content.release.config}
         self.configs |= declared
@@ -256,13 +256,21 @@ STEPS = st.integers(0, 12)
 class Releases(RuleBasedStateMachine):
     """Any sequence of what people, pipelines and accidents do to one project."""
 
+    weighted = False
+    """Whether the traffic from outside is moved by weights."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.cluster = Cluster()
+        self.cluster = self.new_cluster()
         self.strategy: StrategyName = "rolling"
         self.pair: After = "warm"
         self.change = ""
         self.config: ConfigRef | None = None
+        self.canary_weight = 0
+
+    def new_cluster(self) -> Cluster:
+        """Return a cluster with nothing in it."""
+        return Cluster()
 
     def _run(self, tag: str, *, sick: bool = False, steps: int = 100, action: Action = "release", **more: Any) -> bool:
         """Return whether an update came to its end; it may be killed after some steps, or be sick."""
@@ -273,10 +281,11 @@ class Releases(RuleBasedStateMachine):
             self.pair,
             action=action,
             now="t",
+            weighted=self.weighted,
         )
         was_blue_green = "release" in self.cluster.traffic
         try:
-            for number, _ in enumerate(self.cluster.apply(given, sick=sick)):
+            for number, _ in enumerate(self.cluster.apply(given, sick=sick, canary=self.canary_weight)):
                 self.always_served(exactly_one=was_blue_green and "release" in given.traffic)
                 if number == steps:
                     return False
@@ -286,9 +295,9 @@ class Releases(RuleBasedStateMachine):
 
     @initialize(strategy=STRATEGIES, pair=PAIRS)
     def first(self, strategy: StrategyName, pair: After) -> None:
-        self.strategy, self.pair = strategy, pair
+        self.another_strategy(strategy, pair)
         self.cluster.traffic = {"slot": "nobody yet"}
-        given = plan(None, wanted("0"), strategy, pair, now="t")
+        given = plan(None, wanted("0"), strategy, self.pair, now="t", weighted=self.weighted)
         for _ in self.cluster.apply(given, sick=False):
             pass
 
@@ -352,6 +361,8 @@ class Releases(RuleBasedStateMachine):
     @rule(action=st.sampled_from(["restore", "tidy"]), steps=STEPS)
     def leave_the_traffic(self, action: Action, steps: int) -> None:
         assert self.cluster.record is not None
+        if action == "tidy" and self.cluster.record.live == "main":
+            return  # `release tidy` leaves a project alone whose slots all get requests
         live = self.cluster.record.release
         self._run(live.tag, action=action, steps=steps)
         assert self.cluster.record.release == live

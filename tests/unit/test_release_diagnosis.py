@@ -86,6 +86,28 @@ def test_a_registry_that_does_not_answer_gets_a_moment() -> None:
     assert found.reason == "ErrImagePull"
 
 
+def gated(*, known: bool = False) -> dict[str, Any]:
+    """Return a pod whose container is ready, and which waits for a load balancer."""
+    given = pod(RUNNING)
+    gate = "target-health.alb.k8s.alibabacloud"
+    given["spec"]["readinessGates"] = [{"conditionType": gate}]
+    scheduled, _ = given["status"]["conditions"]
+    ready = {"type": "Ready", "status": str(known), **({} if known else {"reason": "ReadinessGatesNotReady"})}
+    own = [{"type": gate, "status": "True"}] if known else []
+    given["status"]["conditions"] = [scheduled, ready, *own]
+    return given
+
+
+def test_a_load_balancer_that_never_knows_a_pod_is_named() -> None:
+    assert verdict(gated(), seconds=Limits.gate - 1) is None
+    found = verdict(gated(), seconds=Limits.gate)
+    assert found is not None
+    assert found.reason == "ReadinessGatesNotReady"
+    assert "nobody has set target-health.alb.k8s.alibabacloud" in found.message
+    assert "kubectl describe ingress" in found.message
+    assert verdict(gated(known=True), seconds=1000) is None
+
+
 def test_a_pull_that_mends_in_between_starts_its_moment_anew() -> None:
     diagnosis = Diagnosis(IMAGE)
     unreachable, creating = pod(waiting("ErrImagePull", "timeout")), pod(waiting("ContainerCreating"))
