@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.apps.v1 import Deployment, StatefulSet
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
 from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
 from components._apply import apply
+from components.storage import Storage, StorageArgs
 from manifests import Manifest
+from manifests.storage import classes, growing
 from manifests.workload import SlotWorkload, Workload
 from model.environment import Environment
 from model.names import Kind
@@ -33,8 +35,9 @@ _UNTOUCHED = [
     "spec.revisionHistoryLimit",
     "spec.strategy",
     "spec.template",
+    "spec.updateStrategy",
 ]
-"""All of a Deployment but the number of its pods."""
+"""All of a Deployment, or StatefulSet, but the number of its pods."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,21 @@ class WorkloadComponent(pulumi.ComponentResource):
             apply(ServiceAccount, declared.name, workload.service_account, child),
             *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
             *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
+            *self._storage(declared, child),
         ]
+
+    def _storage(self, declared: _Declared, child: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+        """Declare the volumes; a project without any has no component for them."""
+        application, environment = declared.args.application, declared.args.environment
+        args = StorageArgs(
+            claims=declared.workload.claims,
+            kept=declared.workload.kept_claims,
+            growing=growing(application, environment),
+            classes=classes(application, environment),
+        )
+        if not application.project.storage and not args.kept:
+            return []
+        return Storage(declared.name, args, child).claims
 
     def _migration(self, declared: _Declared, first: Sequence[pulumi.Resource]) -> list[pulumi.Resource]:
         """Declare the Job that runs before the pods; Pulumi waits for its end.
@@ -159,10 +176,13 @@ class WorkloadComponent(pulumi.ComponentResource):
         )
         return [apply(Job, declared.named(job), job, options)]
 
-    def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
+    def _slot(
+        self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
+    ) -> Deployment | StatefulSet:
         name = f"{declared.name}-{slot.plan.name}"
         after = pulumi.ResourceOptions(parent=self, depends_on=first)
-        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot, first))
+        kind = StatefulSet if slot.deployment["kind"] == "StatefulSet" else Deployment
+        deployment = apply(kind, name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(PodDisruptionBudget, name, slot.disruption_budget, after)
         if slot.autoscaler:
             after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
@@ -173,7 +193,9 @@ class WorkloadComponent(pulumi.ComponentResource):
         self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
     ) -> pulumi.ResourceOptions:
         project, plan = declared.args.application.project, slot.plan
-        seconds = project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
+        # A StatefulSet has no deadline of its own, and replaces one pod after the other.
+        turns = slot.deployment["spec"]["replicas"] if slot.deployment["kind"] == "StatefulSet" else 1
+        seconds = project.rollout.progress_deadline_seconds * max(1, turns) + _AWAIT_MARGIN_SECONDS
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
         if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
@@ -186,7 +208,7 @@ class WorkloadComponent(pulumi.ComponentResource):
             ignore_changes=ignored or None,
         )
 
-    def _service(self, declared: _Declared, live: Deployment) -> Service:
+    def _service(self, declared: _Declared, live: Deployment | StatefulSet) -> Service:
         options = pulumi.ResourceOptions(parent=self, depends_on=[live])
         check, plan = declared.args.check, declared.plan
         if check and plan.moves and not pulumi.runtime.is_dry_run():

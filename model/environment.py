@@ -9,6 +9,7 @@ from pydantic import Field
 from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
 from model.ingress import HTTP_PORT, HTTPS_PORT, HaIngressSettings, VipIngress
 from model.project import Route
+from model.storage import StorageSettings
 
 
 class Registry(Frozen):
@@ -59,6 +60,8 @@ class Environment(Frozen):
     """The image registry."""
     ingress: Ingress = Ingress()
     """The way in."""
+    storage: StorageSettings = StorageSettings()
+    """Where volumes come from."""
     allow_latest: bool = False
     """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
     spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)

@@ -14,6 +14,8 @@ from typing import Literal
 Kind = Literal["backend", "frontend"]
 SlotName = Literal["main", "blue", "green", "canary"]
 
+GITEA_PROJECT = "package-platform/gitea-project"
+"""Annotation with the exact name of the Gitea project."""
 LABEL_LIMIT = 63
 """Characters in a DNS label, and in a Kubernetes label's value."""
 

@@ -99,6 +99,8 @@ class Record(Frozen):
     """When the live release got the traffic (RFC 3339), empty where it is not known."""
     migrated: Migrated | None = None
     """The latest migration; None where there was none."""
+    storage: bool | None = None
+    """True where the stack's state has volumes of the project, whatever its file asks for; None otherwise."""
 
     def to_annotation(self) -> str:
         """Return the record as the text of the annotation, in a stable form."""
