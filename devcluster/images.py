@@ -133,8 +133,7 @@ class PushCount:
 
 
 def push_system(endpoint: str, progress: Progress) -> PushCount:
-    """Push what the cluster itself runs, as `sys/<name>:<version>`: pause, CoreDNS, Traefik, keepalived, and what makes
-    volumes.
+    """Push what the cluster itself runs, as `sys/<name>:<version>`: from pause to what makes volumes.
 
     Args:
         endpoint: the registry, such as `http://10.89.0.5:5000`; it is spoken to without a proxy.
