@@ -1,7 +1,7 @@
 """Volumes on a real cluster: data that outlives pods, releases and its own project file, and what is refused.
 
-The sample back end adds a line to a file in its volume at each start, and tells in every answer how many there are: that
-is 1 again as soon as the data is lost.
+The sample back end adds a line to a file in its volume at each start, and tells in every answer how many there are: one
+again, as soon as the data is lost.
 """
 
 import json

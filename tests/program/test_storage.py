@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pytest
@@ -60,6 +60,11 @@ def stored(run: Run, monkeypatch: pytest.MonkeyPatch) -> Stored:
     return run_with
 
 
+def waited_for(options: pulumi.ResourceOptions) -> set[str]:
+    """Return the kinds of the resources that one waits for."""
+    return {type(each).__name__ for each in cast("list[pulumi.Resource]", options.depends_on)}
+
+
 def claims(recording: Recording) -> dict[str, Any]:
     return {each.name: each.inputs for each in recording.of("PersistentVolumeClaim")}
 
@@ -89,10 +94,8 @@ def test_a_claim_is_guarded_and_the_pods_wait_for_it_and_for_its_class(stored: S
     assert [each.name for each in recording.of("StorageClass")] == [f"{API}-local-path"]
     given = options[f"PersistentVolumeClaim {API}-data"]
     assert given.protect is True
-    waited = options[f"Deployment {API}-main"].depends_on
-    assert isinstance(waited, list)
-    assert {"PersistentVolumeClaim", "StorageClass"} <= {type(each).__name__ for each in waited}
-    assert "StorageClass" in {type(each).__name__ for each in list(given.depends_on or [])}  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+    assert {"PersistentVolumeClaim", "StorageClass"} <= waited_for(options[f"Deployment {API}-main"])
+    assert "StorageClass" in waited_for(given)
 
 
 def test_a_project_without_volumes_asks_for_nothing(stored: Stored, options: Options) -> None:
@@ -179,8 +182,7 @@ def test_pods_with_volumes_of_their_own_are_those_of_a_stateful_set(stored: Stor
     assert made.name == f"{API}-main"
     assert not [each for each in recording.of("Deployment") if each.name.startswith(API)]
     assert claims(recording) == {}
-    waited = options[f"StatefulSet {API}-main"].depends_on
-    assert "StorageClass" in {type(each).__name__ for each in list(waited or [])}  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+    assert "StorageClass" in waited_for(options[f"StatefulSet {API}-main"])
 
 
 def test_the_class_of_the_own_server_is_declared_once(stored: Stored) -> None:
