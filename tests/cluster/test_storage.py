@@ -99,15 +99,16 @@ def test_data_outlives_the_pod_a_release_a_rollback_and_the_project_file(
     assert not [name for name in program.identities("deployments,services") if NAME in name]
     assert claims(program)[KEPT]["metadata"]["uid"] == there["metadata"]["uid"]
 
+    everything = program.identities(OTHERS)
+    assert program.pulumi("destroy", "--yes", "--color=never", check=False).returncode != 0
+    assert program.identities(OTHERS) == everything
+
     file.write_text(text)
+    write(program, TASK, {**data, "reclaim": "delete"})
     program.set_tag(TASK, before)
     program.up()
     assert answered(program, TASK)["starts"] == 5
     assert claims(program)[KEPT]["metadata"]["uid"] == there["metadata"]["uid"]
-
-    write(program, TASK, {**data, "reclaim": "delete"})
-    program.up()
-    assert answered(program, TASK)["starts"] == 5, "what becomes of the data later is no matter for the pods"
     write(program, TASK)
     program.up()
     until(lambda: KEPT not in claims(program), "the claim went with its line, as was asked for")
