@@ -13,6 +13,7 @@ from components.storage import declare_class, keep
 from manifests.namespace import namespace
 from model.problems import SettingsError
 from model.stack import Application, Stack
+from rollout import stateful_rollout
 from settings import load_stack, read_outputs
 from smoke import check
 
@@ -20,11 +21,10 @@ from smoke import check
 def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
     """Declare one project's component."""
     environment, now = stack.environment, datetime.now(UTC).isoformat(timespec="seconds")
+    asks = check(environment), stateful_rollout(environment)
     if application.project.kind == "backend":
-        return PackageApp(
-            application.gitea_name, PackageAppArgs(application, environment, now, check(environment)), opts
-        )
-    return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, check(environment)), opts)
+        return PackageApp(application.gitea_name, PackageAppArgs(application, environment, now, *asks), opts)
+    return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, *asks), opts)
 
 
 def tell(stack: Stack) -> None:

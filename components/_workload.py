@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ _AWAIT_MARGIN_SECONDS = 60
 
 
 Check = Callable[[Application, SlotPlan], None]
+Wait = Callable[[Application], Awaitable[None]]
 _UNTOUCHED = [
     "metadata",
     "spec.minReadySeconds",
@@ -50,12 +51,14 @@ class WorkloadArgs:
         now: The time (RFC 3339), recorded when another release goes live.
         check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
             what it raises stops the release there. None asks nothing.
+        wait: Waits until all pods of a project's StatefulSet are ready, as Pulumi's own wait for one can end at once.
     """
 
     application: Application
     environment: Environment
     now: str = ""
     check: Check | None = None
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,14 @@ class WorkloadComponent(pulumi.ComponentResource):
                 return [live]
 
             options.depends_on = live.id.apply(checked)
+        wait = declared.args.wait
+        if wait and isinstance(live, StatefulSet) and not pulumi.runtime.is_dry_run():
+
+            async def waited(_: str) -> list[pulumi.Resource]:
+                await wait(declared.args.application)
+                return [live]
+
+            options.depends_on = live.id.apply(waited)
         return apply(Service, declared.name, declared.workload.service, options)
 
     def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:

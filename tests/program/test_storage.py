@@ -1,17 +1,19 @@
 """Volumes in the program under mocks: what is declared, what Pulumi must not delete, and what pods wait for."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pulumi
 import pytest
 
+import rollout
 import settings
 from components import _apply, _workload
 from components import storage as component
 from model.problems import Problem
 from model.release import INSTRUCTION_VARIABLE, Instruction, parse_record
+from model.stack import Application
 from tests.program.conftest import Recording, Run
 
 API, FILE = "SJZY.Package.Task.Api", "projects/SJZY.Package.Task.Api.yaml"
@@ -176,13 +178,54 @@ def test_the_namespace_is_guarded_as_long_as_a_volume_is(stored: Stored, options
     assert guarded() is None
 
 
-def test_pods_with_volumes_of_their_own_are_those_of_a_stateful_set(stored: Stored, options: Options) -> None:
-    recording = stored([{**DATA, "perPod": True}])
+OWN: dict[str, Any] = {**DATA, "perPod": True}
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[str]:
+    """Have the wait for StatefulSets end at once, with this error if there is one; return whom it was for."""
+    waited: list[str] = []
+
+    async def wait(application: Application) -> None:
+        waited.append(application.gitea_name)
+        if error:
+            raise error
+
+    def stateful_rollout(_: object) -> Callable[[Application], Awaitable[None]]:
+        return wait
+
+    monkeypatch.setattr(rollout, "stateful_rollout", stateful_rollout)
+    return waited
+
+
+def test_pods_with_volumes_of_their_own_are_those_of_a_stateful_set(
+    stored: Stored, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = waiting(monkeypatch)
+    recording = stored([OWN])
     (made,) = recording.of("StatefulSet")
     assert made.name == f"{API}-main"
     assert not [each for each in recording.of("Deployment") if each.name.startswith(API)]
     assert claims(recording) == {}
     assert "StorageClass" in waited_for(options[f"StatefulSet {API}-main"])
+    assert waited == [API]
+
+
+def test_nothing_is_recorded_of_a_stateful_set_whose_pods_are_not_ready(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared: list[str] = []
+    really = Recording.new_resource
+
+    def new_resource(self: Recording, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        declared.append(f"{args.typ.rsplit(':', 1)[-1]} {args.name}")
+        return really(self, args)
+
+    monkeypatch.setattr(Recording, "new_resource", new_resource)
+    waiting(monkeypatch, pulumi.RunError("1 of 2 pods are ready"))
+    with pytest.raises(pulumi.RunError, match="1 of 2 pods are ready"):
+        stored([OWN])
+    assert f"StatefulSet {API}-main" in declared
+    assert f"Service {API}" not in declared
 
 
 def test_the_class_of_the_own_server_is_declared_once(stored: Stored) -> None:
