@@ -9,9 +9,11 @@ from pulumi_kubernetes.core.v1 import Namespace
 
 from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
+from components.storage import declare_class, keep
 from manifests.namespace import namespace
 from model.problems import SettingsError
 from model.stack import Application, Stack
+from rollout import stateful_rollout
 from settings import load_stack, read_outputs
 from smoke import check
 
@@ -19,11 +21,10 @@ from smoke import check
 def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
     """Declare one project's component."""
     environment, now = stack.environment, datetime.now(UTC).isoformat(timespec="seconds")
+    asks = check(environment), stateful_rollout(environment)
     if application.project.kind == "backend":
-        return PackageApp(
-            application.gitea_name, PackageAppArgs(application, environment, now, check(environment)), opts
-        )
-    return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, check(environment)), opts)
+        return PackageApp(application.gitea_name, PackageAppArgs(application, environment, now, *asks), opts)
+    return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, *asks), opts)
 
 
 def tell(stack: Stack) -> None:
@@ -35,6 +36,11 @@ def tell(stack: Stack) -> None:
         pulumi.info(
             f"{application.gitea_name} has no tag in the stack file and keeps {tag}: set package-platform:tags for it, "
             "or take it down with package-platform:projects.exclude"
+        )
+    for claim in stack.left_claims:
+        pulumi.info(
+            f"{claim.project} is not deployed, and its volume {claim.name} ({claim.size}) is kept: "
+            "see docs/how-to/storage.md"
         )
     for application in stack.deployed:
         migration = application.record.migration_after(application.release) if application.record else None
@@ -53,7 +59,11 @@ def main() -> None:
     environment = stack.environment
     first: list[pulumi.Resource] = []
     if stack.platform:
-        first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
+        # With the namespace all volumes would go, whatever is said of each.
+        guarded = pulumi.ResourceOptions(protect=stack.keeps_data or None)
+        first.append(apply(Namespace, environment.namespace, namespace(environment), guarded))
+    if environment.storage.nfs and stack.whole:
+        first.append(declare_class(environment))
     if environment.ingress.ha and stack.whole:
         ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
@@ -62,6 +72,7 @@ def main() -> None:
         application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
         for application in stack.deployed
     }
+    keep(stack.left_claims, environment, pulumi.ResourceOptions(depends_on=first))
     export(stack, apps, {} if stack.whole else read_outputs())
 
 

@@ -5,6 +5,7 @@ All of it is read here, checked once into frozen models and passed down; nothing
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -27,10 +28,13 @@ from model.stack import (
     InCluster,
     Stack,
     instructed,
+    needs_claims,
     parse_stack,
+    with_claims,
     with_records,
     without_going_back,
 )
+from model.storage import claims_of
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
@@ -52,13 +56,16 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     file = f"Pulumi.{name}.yaml"
     stack = build_stack(program, file, name, _stack_config())
     instruction = read_instruction(os.environ)
+    # Read once, and for a single project only when it is needed: that takes a second in a large stack.
+    state = functools.cache(read_resources)
     if instruction:
         stack = instructed(stack, instruction)
-        return resolve(configured(stack, program, file, read_resources), file)
-    resources = read_resources()
-    found = InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
-    stack = without_going_back(with_records(stack, records_of(resources), found), file)
-    return resolve(configured(stack, program, file, lambda: resources), file)
+    else:
+        found = InCluster(failed_jobs=failed_jobs_of(state()), pods=pods_of(state()))
+        stack = without_going_back(with_records(stack, records_of(state()), found), file)
+    if needs_claims(stack):
+        stack = with_claims(stack, claims_of(state()))
+    return resolve(configured(stack, program, file, state), file)
 
 
 def read_instruction(variables: Mapping[str, str]) -> Instruction | None:

@@ -44,7 +44,7 @@ def check(environment: Environment, ask: Ask | None = None) -> Callable[[Applica
         wanted = application.project.blue_green.smoke
         if not wanted:
             return
-        asking = ask or _connect()
+        asking = ask or connect()
         service = slot_service_name(application.name, slot.name)
         path = f"/api/v1/namespaces/{environment.namespace}/services/{service}:http/proxy"
         for each in wanted:
@@ -82,7 +82,12 @@ def _wrong(wanted: SmokeCheck, ask: Callable[[], tuple[int, str]]) -> str:
     return ""
 
 
-def _connect() -> Ask:
+def connect() -> Ask:
+    """Return what asks the API server of the cluster that Pulumi's default provider would choose.
+
+    Raises:
+        SmokeError: If there is none.
+    """
     # Only a release with checks pays for this import.
     import httpx2  # noqa: PLC0415
     from lightkube.config.client_adapter import Client, ConnectionParams  # noqa: PLC0415
@@ -93,7 +98,9 @@ def _connect() -> Ask:
     config = KubeConfig.from_file(path) if path else KubeConfig.from_env()
     chosen = config.get(own.get("context"))
     if chosen is None:
-        raise SmokeError("the smoke checks find no cluster: set KUBECONFIG, or kubernetes:context in the stack file")
+        raise SmokeError(
+            "no cluster is found to ask for its pods: set KUBECONFIG, or kubernetes:context in the stack file"
+        )
     client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_REQUEST_SECONDS)))
 
     def ask(path: str) -> tuple[int, str]:

@@ -27,6 +27,7 @@ PROGRAM_PARTS = (
     "registry.py",
     "config_repository.py",
     "settings.py",
+    "rollout.py",
     "smoke.py",
 )
 """What the program is made of; projects and stack files are made up."""

@@ -3,5 +3,15 @@
 from components.frontend_app import FrontendApp, FrontendAppArgs
 from components.ha_ingress import HaIngress, HaIngressArgs
 from components.package_app import PackageApp, PackageAppArgs
+from components.storage import Storage, StorageArgs
 
-__all__ = ["FrontendApp", "FrontendAppArgs", "HaIngress", "HaIngressArgs", "PackageApp", "PackageAppArgs"]
+__all__ = [
+    "FrontendApp",
+    "FrontendAppArgs",
+    "HaIngress",
+    "HaIngressArgs",
+    "PackageApp",
+    "PackageAppArgs",
+    "Storage",
+    "StorageArgs",
+]

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
-from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment
+from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment, StatefulSet
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, Service, ServiceAccount
+from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, PersistentVolumeClaim, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress, IngressClass
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 from pulumi_kubernetes.rbac.v1 import ClusterRole, ClusterRoleBinding
@@ -31,12 +31,14 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
     Ingress: ("networking.k8s.io/v1", "Ingress"),
     IngressClass: ("networking.k8s.io/v1", "IngressClass"),
     Namespace: ("v1", "Namespace"),
+    PersistentVolumeClaim: ("v1", "PersistentVolumeClaim"),
     PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
     Service: ("v1", "Service"),
     ServiceAccount: ("v1", "ServiceAccount"),
+    StatefulSet: ("apps/v1", "StatefulSet"),
 }
 # By the class' own name: its module is imported only by a project that needs it, as that takes 0.1 s.
-_RARE_TYPES = {"Job": ("batch/v1", "Job")}
+_RARE_TYPES = {"Job": ("batch/v1", "Job"), "StorageClass": ("storage.k8s.io/v1", "StorageClass")}
 _ENVELOPE = {"apiVersion", "kind"}
 
 

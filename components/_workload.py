@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.apps.v1 import Deployment, StatefulSet
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
 from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
 from components._apply import apply
+from components.storage import Storage, StorageArgs
 from manifests import Manifest
+from manifests.storage import classes, growing
 from manifests.workload import SlotWorkload, Workload
 from model.environment import Environment
 from model.names import Kind
@@ -26,6 +28,7 @@ _AWAIT_MARGIN_SECONDS = 60
 
 
 Check = Callable[[Application, SlotPlan], None]
+Wait = Callable[[Application], Awaitable[None]]
 _DependsOn = Sequence[pulumi.Resource] | pulumi.Output[Sequence[pulumi.Resource]]
 _UNTOUCHED = [
     "metadata",
@@ -34,8 +37,9 @@ _UNTOUCHED = [
     "spec.revisionHistoryLimit",
     "spec.strategy",
     "spec.template",
+    "spec.updateStrategy",
 ]
-"""All of a Deployment but the number of its pods."""
+"""All of a Deployment, or StatefulSet, but the number of its pods."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class WorkloadArgs:
         now: The time (RFC 3339), recorded when another release goes live.
         check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
             what it raises stops the release there. None asks nothing.
+        wait: Waits until all pods of a project's StatefulSet are ready, as Pulumi's own wait for one can end at once.
     """
 
     application: Application
     environment: Environment
     now: str = ""
     check: Check | None = None
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,21 @@ class WorkloadComponent(pulumi.ComponentResource):
             apply(ServiceAccount, declared.name, workload.service_account, child),
             *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
             *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
+            *self._storage(declared, child),
         ]
+
+    def _storage(self, declared: _Declared, child: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+        """Declare the volumes; a project without any has no component for them."""
+        application, environment = declared.args.application, declared.args.environment
+        args = StorageArgs(
+            claims=declared.workload.claims,
+            kept=declared.workload.kept_claims,
+            growing=growing(application, environment),
+            classes=classes(application, environment),
+        )
+        if not application.project.storage and not args.kept:
+            return []
+        return Storage(declared.name, args, child).claims
 
     def _migration(self, declared: _Declared, first: Sequence[pulumi.Resource]) -> list[pulumi.Resource]:
         """Declare the Job that runs before the pods; Pulumi waits for its end.
@@ -169,10 +189,13 @@ class WorkloadComponent(pulumi.ComponentResource):
         )
         return [apply(Job, declared.named(job), job, options)]
 
-    def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> Deployment:
+    def _slot(
+        self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
+    ) -> Deployment | StatefulSet:
         name = f"{declared.name}-{slot.plan.name}"
         after = pulumi.ResourceOptions(parent=self, depends_on=first)
-        deployment = apply(Deployment, name, slot.deployment, self._deployment_options(declared, slot, first))
+        kind = StatefulSet if slot.deployment["kind"] == "StatefulSet" else Deployment
+        deployment = apply(kind, name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(PodDisruptionBudget, name, slot.disruption_budget, after)
         if slot.autoscaler:
             after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
@@ -183,7 +206,9 @@ class WorkloadComponent(pulumi.ComponentResource):
         self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
     ) -> pulumi.ResourceOptions:
         project, plan = declared.args.application.project, slot.plan
-        seconds = project.rollout.progress_deadline_seconds + _AWAIT_MARGIN_SECONDS
+        # A StatefulSet has no deadline of its own, and replaces one pod after the other.
+        turns = slot.deployment["spec"]["replicas"] if slot.deployment["kind"] == "StatefulSet" else 1
+        seconds = project.rollout.progress_deadline_seconds * max(1, turns) + _AWAIT_MARGIN_SECONDS
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
         if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
@@ -196,14 +221,21 @@ class WorkloadComponent(pulumi.ComponentResource):
             ignore_changes=ignored or None,
         )
 
-    def _checked(self, declared: _Declared, live: Deployment, awaited: Sequence[pulumi.Resource]) -> _DependsOn:
+    def _checked(
+        self, declared: _Declared, live: Deployment | StatefulSet, awaited: Sequence[pulumi.Resource]
+    ) -> _DependsOn:
         """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
-        check, plan = declared.args.check, declared.plan
-        if check is None or not plan.moves or pulumi.runtime.is_dry_run():
+        args, plan = declared.args, declared.plan
+        wait = args.wait if isinstance(live, StatefulSet) else None
+        check = args.check if plan.moves else None
+        if pulumi.runtime.is_dry_run() or not (wait or check):
             return awaited
 
-        def checked(_: str) -> Sequence[pulumi.Resource]:
-            check(declared.args.application, plan.live)
+        async def checked(_: str) -> Sequence[pulumi.Resource]:
+            if wait:
+                await wait(args.application)
+            if check:
+                check(args.application, plan.live)
             return awaited
 
         return live.id.apply(checked)

@@ -1,4 +1,4 @@
-"""What every cluster needs besides Kubernetes itself: DNS, as manifests."""
+"""What every cluster needs besides Kubernetes itself: DNS and volumes, as manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ INGRESS_LABEL = "package-platform/ingress=true"
 
 KUBELET_ACCESS = "kubelet-access"
 """The manifest that a cluster needs even without add-ons."""
+
+LOCAL_PATH = "local-path-provisioner"
+"""The manifest of what makes volumes."""
 
 ALL = (Addon("coredns", "kube-system", "k8s-app=kube-dns", replicas=2),)
 

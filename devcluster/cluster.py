@@ -27,7 +27,7 @@ from devcluster.failure import SetupError
 from devcluster.instance import Instance, Machine, UnknownMachineError
 from devcluster.progress import Progress
 
-CLUSTER_TOOLS = ("hyperkube", "registry", "coredns", "traefik")
+CLUSTER_TOOLS = ("hyperkube", "registry", "coredns", "traefik", "local-path-provisioner")
 USER_TOOLS = ("pulumi", "pulumi-language-python", "pulumi-resource-kubernetes", "vegeta")
 BARE_TOOLS = ("hyperkube", "registry")
 LOCK_SECONDS = 300.0
@@ -92,6 +92,8 @@ def up(instance: Instance, progress: Progress, *, bare: bool = False) -> None:
                 images.push_samples(instance.registry_endpoint, progress)
             with progress.step("DNS"):
                 addons.label_ingress_nodes(instance)
+                # Not waited for: a claim waits for it, and most projects have none.
+                addons.apply(instance, [addons.LOCAL_PATH])
                 readiness.wait_for_addons(instance, progress)
 
 

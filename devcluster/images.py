@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from devcluster import commands, keepalived, nginx
+from devcluster import busybox, commands, keepalived, nginx
 from devcluster.failure import SetupError
 from devcluster.layers import Entry, Layer, files_below
 from devcluster.progress import Progress
 from devcluster.toolchain import ROOT, build, cache_folder, find, locked, replacing_folder
-from devcluster.tooltable import COREDNS, TRAEFIK
+from devcluster.tooltable import COREDNS, LOCAL_PATH, TRAEFIK
 
 USER = 65532
 PORT = "8080/tcp"
@@ -133,7 +133,7 @@ class PushCount:
 
 
 def push_system(endpoint: str, progress: Progress) -> PushCount:
-    """Push what the cluster itself runs: pause, CoreDNS, Traefik and keepalived, as `sys/<name>:<version>`.
+    """Push what the cluster itself runs, as `sys/<name>:<version>`: from pause to what makes volumes.
 
     Args:
         endpoint: the registry, such as `http://10.89.0.5:5000`; it is spoken to without a proxy.
@@ -154,13 +154,27 @@ def push_samples(endpoint: str, progress: Progress) -> PushCount:
 
 def system_images(progress: Progress) -> list[Image]:
     """Return the images of the cluster's own programs, building those that the cache lacks."""
-    versions = {"pause": "1", "coredns": COREDNS.removeprefix("v"), "traefik": TRAEFIK.removeprefix("v")}
+    versions = {
+        "pause": "1",
+        "coredns": COREDNS.removeprefix("v"),
+        "traefik": TRAEFIK.removeprefix("v"),
+        "local-path-provisioner": LOCAL_PATH.removeprefix("v"),
+    }
     vrrp = Image(
         repository="sys/keepalived",
         tags=(keepalived.VERSION,),
         title="keepalived",
         layers=(BASE_LAYER, Layer(files_below(keepalived.root(progress)))),
         entrypoint=(f"/{keepalived.PROGRAM}",),
+    )
+    tools = busybox.root(progress)
+    shell = Image(
+        repository="sys/busybox",
+        tags=(busybox.VERSION,),
+        title="busybox",
+        # It is a shell by the name that it is called by.
+        layers=(BASE_LAYER, Layer((*files_below(tools), Entry("/bin/sh", tools / busybox.PROGRAM, 0o755)))),
+        entrypoint=("/bin/sh",),
     )
     own = [
         Image(
@@ -172,7 +186,7 @@ def system_images(progress: Progress) -> list[Image]:
         )
         for name, version in versions.items()
     ]
-    return [*own, vrrp]
+    return [*own, vrrp, shell]
 
 
 def sample_images(progress: Progress) -> list[Image]:

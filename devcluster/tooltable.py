@@ -12,6 +12,7 @@ PULUMI = "v3.259.0"
 KUBERNETES_PROVIDER = "v2.0.0"
 COREDNS = "v1.15.0"
 TRAEFIK = "v3.7.10"
+LOCAL_PATH = "v0.0.30"
 HELM = "v4.3.1"
 # Version 1.10.2 needs a newer Go than the rest.
 ARGO_ROLLOUTS = "v1.10.1"
@@ -178,6 +179,14 @@ TOOLS = (
             folder="lego",
             overlay=(("overlay/dns_providers.go", "providers/dns/zz_gen_dns_providers.go"),),
         ),
+    ),
+    # Volumes of the class `local-path`: a folder on the node where the first pod was put.
+    Tool(
+        "local-path-provisioner",
+        package="github.com/rancher/local-path-provisioner",
+        module="github.com/rancher/local-path-provisioner",
+        version=LOCAL_PATH,
+        link_flags=(f"-X main.VERSION={LOCAL_PATH}",),
     ),
     Tool(
         "vegeta",

@@ -3,14 +3,12 @@
 https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
 """
 
-from model.names import SlotName, label_value
+from model.names import GITEA_PROJECT, SlotName, label_value
 from model.release import SLOT_LABEL
 from model.stack import Application
 
 PART_OF = "package-system"
 """The small-parcel system (小包系统), which all the projects make up."""
-GITEA_PROJECT = "package-platform/gitea-project"
-"""Annotation with the exact name of the Gitea project."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """For objects that are ready when they exist, or whose pods were waited for already: Pulumi's own wait would add ten
 seconds and more to each change of a Service or Ingress, and with an old provider wait for ever for the token of a

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from manifests import Manifest, alb, asset_bridge, configuration
+from manifests import Manifest, alb, asset_bridge, configuration, storage
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.migration import migration_job, noted_migration
@@ -37,6 +37,7 @@ class SlotWorkload:
 
     plan: SlotPlan
     deployment: Manifest
+    """A StatefulSet where each pod has a volume of its own."""
     disruption_budget: Manifest
     autoscaler: Manifest | None
 
@@ -46,6 +47,10 @@ class Workload:
     """All manifests of one project, in the order in which they must come up."""
 
     service_account: Manifest
+    claims: tuple[Manifest, ...]
+    """Volumes that the project asks for."""
+    kept_claims: tuple[Manifest, ...]
+    """Volumes that it does not ask for any more, and whose data stays."""
     config_maps: tuple[Manifest, ...]
     slot_services: tuple[Manifest, ...]
     """Services of slots of their own; they are there whether or not the slot is."""
@@ -62,7 +67,7 @@ class Workload:
             part for slot in self.slots for part in (slot.deployment, slot.disruption_budget, slot.autoscaler) if part
         ]
         last = [part for part in (self.ingress, self.canary_ingress) if part]
-        first = [self.service_account, *self.config_maps, *self.slot_services]
+        first = [self.service_account, *self.claims, *self.kept_claims, *self.config_maps, *self.slot_services]
         return [*first, *([self.migration] if self.migration else []), *of_slots, self.service, *last]
 
 
@@ -77,6 +82,8 @@ def workload(application: Application, environment: Environment, target: Plan, r
     """
     return Workload(
         service_account=service_account(application, environment),
+        claims=storage.claims(application, environment),
+        kept_claims=storage.kept_claims(storage.left_by(application), environment),
         config_maps=config_maps(application, environment, target),
         slot_services=tuple(
             slot_service(application, environment, slot) for slot in _slots_with_services(application, environment)
@@ -95,7 +102,8 @@ def _migration(application: Application, environment: Environment, target: Plan,
         return None
     migrating = application.running(note.release)
     container = render(migrating)
-    return migration_job(migrating, environment, note, container, _pod(migrating, environment, "main", container))
+    pod = _pod(migrating, environment, "main", container, beside=True)
+    return migration_job(migrating, environment, note, container, pod)
 
 
 def _slot(application: Application, environment: Environment, target: SlotPlan, render: Container) -> SlotWorkload:
@@ -129,7 +137,7 @@ def planned(application: Application, environment: Environment, render: Containe
     project, canary = application.project, application.canary_release
     wanted = Wanted(slot=slot(application), canary=slot(application.running(canary)) if canary else None)
     after = project.blue_green.after
-    return plan(
+    target = plan(
         application.record,
         wanted,
         project.strategy,
@@ -139,6 +147,8 @@ def planned(application: Application, environment: Environment, render: Containe
         migrated=noted_migration(application),
         weighted=environment.weighs(project),
     )
+    noted = bool(project.storage or application.claims) or None
+    return target.model_copy(update={"record": target.record.model_copy(update={"storage": noted})})
 
 
 def revision(application: Application, environment: Environment, render: Container) -> str:
@@ -198,12 +208,12 @@ def container(application: Application) -> Manifest:
 
 
 def deployment(application: Application, environment: Environment, target: SlotPlan, container: Manifest) -> Manifest:
-    """Return the Deployment of one slot."""
+    """Return the Deployment of one slot, or the StatefulSet of a project whose pods have volumes of their own."""
     project = application.project
     template = _template(application, environment, target.name, container)
     if target.content.revision:
         template["metadata"]["labels"][REVISION_LABEL] = target.content.revision
-    return {
+    manifest: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(application, environment, slot_name(application.name, target.name), version=True),
@@ -217,6 +227,7 @@ def deployment(application: Application, environment: Environment, target: SlotP
             "template": template,
         },
     }
+    return storage.as_stateful_set(application, environment, manifest) if project.stateful else manifest
 
 
 def _min_ready_seconds(project: Project, environment: Environment) -> int:
@@ -262,7 +273,10 @@ def _template(application: Application, environment: Environment, slot: SlotName
     }
 
 
-def _pod(application: Application, environment: Environment, slot: SlotName, container: Manifest) -> Manifest:
+def _pod(
+    application: Application, environment: Environment, slot: SlotName, container: Manifest, *, beside: bool = False
+) -> Manifest:
+    """Return the pod of a slot, or one that runs beside those of the release that serves."""
     project = application.project
     user: Manifest = {"runAsUser": project.run_as_user} if project.run_as_user else {}
     pod: Manifest = {
@@ -289,6 +303,7 @@ def _pod(application: Application, environment: Environment, slot: SlotName, con
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": _TEMPORARY_BYTES}}],
     }
     configuration.put_into(application, pod)
+    storage.put_into(application, pod, shared_only=beside)
     if asset_bridge.bridged(project):
         asset_bridge.put_before(application, pod)
     return pod

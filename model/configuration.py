@@ -66,6 +66,12 @@ class Configuration(Frozen):
     env: ConfigPath | None = None
     """A file of lines ``NAME=value`` that become environment variables: ``.env``."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The folders and files in the container that it fills."""
+        own = (each.path for each in self.files)
+        return tuple(path for path in (self.mount, *own) if path)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.files and not self.env:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
 from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, VipIngress
 from model.project import ProjectBase, Route
+from model.storage import StorageSettings
 
 
 class Registry(Frozen):
@@ -68,6 +69,8 @@ class Environment(Frozen):
     """The image registry."""
     ingress: Ingress = Ingress()
     """The way in."""
+    storage: StorageSettings = StorageSettings()
+    """Where volumes come from."""
     allow_latest: bool = False
     """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
     spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)

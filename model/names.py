@@ -16,6 +16,8 @@ SlotName = Literal["main", "blue", "green", "canary"]
 SLOTS: tuple[SlotName, ...] = ("main", "blue", "green", "canary")
 """All slots that a project can have."""
 
+GITEA_PROJECT = "package-platform/gitea-project"
+"""Annotation with the exact name of the Gitea project."""
 LABEL_LIMIT = 63
 """Characters in a DNS label, and in a Kubernetes label's value."""
 

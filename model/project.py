@@ -27,6 +27,7 @@ from model.fields import (
 )
 from model.plan import After, StrategyName
 from model.problems import Problem, SettingsError, from_validation
+from model.storage import Volume, mount_problem, strategy_problem
 
 LARGEST_GRACE_SECONDS = 3600
 
@@ -228,6 +229,8 @@ class ProjectBase(Frozen):
     """Plain environment variables. No secrets here: this file is in Git."""
     config: Configuration | None = None
     """Files and environment variables from the config repository (``package-platform:configPath``)."""
+    storage: tuple[Volume, ...] = ()
+    """Volumes, whose data outlives releases and pods."""
     probes: Probes
     """Health questions."""
     resources: Resources = Resources()
@@ -240,6 +243,11 @@ class ProjectBase(Frozen):
     """The pace of a release."""
     run_as_user: Annotated[int, Field(ge=1, le=4294967295)] | None = None
     """Numeric user id, needed only where the image names its user by a word; never root."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether each pod has a volume of its own, so that they are those of a StatefulSet."""
+        return any(each.per_pod for each in self.storage)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -256,6 +264,11 @@ class ProjectBase(Frozen):
                 f"probes.startup allows {limit} s, which must stay below rollout.progress_deadline_seconds "
                 f"({self.rollout.progress_deadline_seconds}), or a slow start is reported as a hanging release"
             )
+        problem = strategy_problem(
+            self.storage, self.strategy, singleton=self.singleton, autoscaled=self.autoscaling is not None
+        ) or mount_problem(self.storage, self.config.paths if self.config else ())
+        if problem:
+            raise ValueError(f"storage: {problem}")
         doubles = [route for index, route in enumerate(self.routes) if route in self.routes[:index]]
         if doubles:
             raise ValueError(f"routes has {doubles[0].host}{doubles[0].path} twice")

@@ -102,6 +102,8 @@ class Record(Frozen):
     weighted: bool | None = None
     """True where the Ingress lists every slot with its weight; then it moved the traffic just before this was written.
     None elsewhere."""
+    storage: bool | None = None
+    """True where the stack's state has volumes of the project, whatever its file asks for; None otherwise."""
 
     def to_annotation(self) -> str:
         """Return the record as the text of the annotation, in a stable form."""

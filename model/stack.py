@@ -19,6 +19,7 @@ from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
 from model.release import ConfigRef, Instruction, Record, Release
+from model.storage import Claim, change_problems, claim_name, class_problems
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -125,6 +126,8 @@ class Application(Frozen):
     """Names of Jobs of the stack that are there and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
     """Name of a Deployment → the pods that it wants, as far as known."""
+    claims: tuple[Claim, ...] = ()
+    """The volumes that it has, as far as known."""
     kept: bool = False
     """True when the stack file has no tag for it, and it therefore keeps what it runs."""
     config_revision: str = ""
@@ -204,6 +207,15 @@ class Stack(Frozen):
     """False when only one project of the stack is registered, by a run that targets it."""
     config_path: str | None = None
     """Folder of a checkout of the config repository, relative to the program's."""
+    left_claims: tuple[Claim, ...] = ()
+    """Volumes of projects that are not deployed any more, whose data is to stay."""
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether a volume of the stack is to stay whatever becomes of its project."""
+        wanted = (each.reclaim for application in self.deployed for each in application.project.storage)
+        there = (each.reclaim for application in self.deployed for each in application.claims)
+        return bool(self.left_claims) or "retain" in {*wanted, *there}
 
     def allows_older(self, application: Application) -> bool:
         """Tell whether a project may go back to a release that was replaced."""
@@ -310,6 +322,9 @@ def parse_stack(
     problems += _wrong_revisions(file, config, by_project, list(by_name))
     problems += _shared_routes(config.environment, projects)
     problems += _behind_weights(config.environment, projects)
+    problems += _shared_claims(projects)
+    for path, project in projects.items():
+        problems += class_problems(path, project.storage, config.environment.storage)
     if problems:
         raise SettingsError(problems)
     applications = tuple(
@@ -366,6 +381,43 @@ def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster
         return application.model_copy(update=kept)
 
     return stack.model_copy(update={"applications": tuple(map(remembered, stack.applications))})
+
+
+def needs_claims(stack: Stack) -> bool:
+    """Tell whether volumes that there are may matter, so that the state has to be read."""
+    return stack.whole or any(
+        each.project.storage or each.record is None or each.record.storage for each in stack.deployed
+    )
+
+
+def with_claims(stack: Stack, claims: Sequence[Claim]) -> Stack:
+    """Return the stack with the volumes that there are.
+
+    Args:
+        stack: With the records of what runs.
+        claims: All that the stack's state has.
+
+    Raises:
+        SettingsError: With a line for each volume that can't become what its project asks for.
+    """
+    problems: list[Problem] = []
+    for application in stack.deployed:
+        own = [claim for claim in claims if claim.project == application.gitea_name]
+        volumes, storage = application.project.storage, stack.environment.storage
+        problems += change_problems(application.file, volumes, own, storage)
+    if problems:
+        raise SettingsError(problems)
+    deployed = {each.gitea_name for each in stack.deployed}
+    left = tuple(
+        each
+        for each in claims
+        if stack.whole and each.project not in deployed and each.reclaim == "retain" and not each.per_pod
+    )
+    applications = tuple(
+        each.model_copy(update={"claims": tuple(claim for claim in claims if claim.project == each.gitea_name)})
+        for each in stack.applications
+    )
+    return stack.model_copy(update={"applications": applications, "left_claims": left})
 
 
 def without_going_back(stack: Stack, file: str) -> Stack:
@@ -533,6 +585,19 @@ def _hidden_routes(environment: Environment, projects: Mapping[str, Project]) ->
         and upper.depth < route.depth
         and place(above) < place(path)
     ]
+
+
+def _shared_claims(projects: Mapping[str, Project]) -> list[Problem]:
+    owners: dict[str, str] = {}
+    problems: list[Problem] = []
+    for path, project in projects.items():
+        for index, volume in enumerate(project.storage):
+            name = claim_name(kubernetes_name(gitea_name(path)), volume.name)
+            owner = owners.setdefault(name, path)
+            if owner != path:
+                message = f"{name} is what a volume of {owner} is called too: rename one"
+                problems.append(Problem(path, f"storage.{index}.name", message))
+    return problems
 
 
 def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:

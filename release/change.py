@@ -97,6 +97,7 @@ class Watched:
         before: What the record said when the run was begun; None to let it be.
         migrates: Whether a Job may run before the pods.
         jobs: Unique ids of the Jobs that were there before, and of their pods.
+        stateful: Whether its pods are those of a StatefulSet.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Watched:
     before: Record | None = None
     migrates: bool = False
     jobs: frozenset[str] = frozenset()
+    stateful: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,8 @@ class Changer:
         watched = wish.watched or (application.image.reference if application.image else "")
         moving = wish.action == "release" and migrates(application)
         known = known_uids(self._cluster, application.name) if moving else frozenset[str]()
-        return self._watch(command, Watched(application.name, watched, records.get(application.name), moving, known))
+        stateful, before = application.project.stateful, records.get(application.name)
+        return self._watch(command, Watched(application.name, watched, before, moving, known, stateful))
 
     def _command(
         self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
@@ -291,7 +294,8 @@ class Changer:
         difference, and leave it. Each resource is named: the engine does not load the provider for those that a refresh
         reaches as dependents only (seen in 3.259).
         """
-        if not record or not drifted_slots(record, application.name, self._cluster.deployments(application.name)):
+        there = self._cluster.deployments(application.name, stateful=application.project.stateful) if record else []
+        if not record or not drifted_slots(record, application.name, there):
             return []
         self._screen.line("the cluster differs from the record, as after a run that was cut off: it is read anew")
         urns = self._pulumi.children(self._program.urn(application))
@@ -367,7 +371,8 @@ class Changer:
             self._clear(deadline)
             records = {**self._cluster.records(), application.name: before}
             command = self._command(old, Wish("restore"), records, reading)
-            again = self._watch(command, Watched(old.name, old.image.reference if old.image else ""))
+            image = old.image.reference if old.image else ""
+            again = self._watch(command, Watched(old.name, image, stateful=old.project.stateful))
             if again.end == "locked":
                 self._wait_for_lock(again, deadline)
                 continue
@@ -527,7 +532,8 @@ class _Watch:
         if not watched or not diagnosis:
             return
         try:
-            deployments, pods = self._cluster.deployments(watched.name), self._cluster.pods(watched.name)
+            deployments = self._cluster.deployments(watched.name, stateful=watched.stateful)
+            pods = self._cluster.pods(watched.name)
             jobs, failed = self._migration.look(pods) if self._migration else ([], None)
         except ClusterError as error:
             # The release goes on without being watched; pulumi has its own way of waiting for the API server.

@@ -115,9 +115,16 @@ class Cluster:
         """
         return self._get(path, {}).status_code == HTTPStatus.OK
 
-    def deployments(self, name: str = "") -> list[Object]:
-        """Return the Deployments of one project, or of all."""
-        return self._list("apis/apps/v1", "deployments", {"labelSelector": _selector(name)})
+    def deployments(self, name: str = "", *, stateful: bool = False) -> list[Object]:
+        """Return the Deployments of one project, or of all.
+
+        Args:
+            name: The project's name in Kubernetes; empty for all.
+            stateful: Whether to return StatefulSets as well.
+        """
+        query = {"labelSelector": _selector(name)}
+        found = self._list("apis/apps/v1", "deployments", query)
+        return [*found, *self._list("apis/apps/v1", "statefulsets", query)] if stateful else found
 
     def pods(self, name: str) -> list[Object]:
         """Return the pods of one project, of all its slots and releases."""

@@ -56,9 +56,11 @@ class Session:
         return Changer(self.program, cluster, self.screen, replace(self.options, message=message))
 
 
-def live_pods(cluster: Cluster, name: str, record: Record) -> str:
+def live_pods(cluster: Cluster, application: Application, record: Record) -> str:
     """Return ``ready/wanted`` pods of the slot that gets the traffic."""
-    return ready_text(each for each in cluster.deployments(name) if name_of(each) == slot_name(name, record.live))
+    name = slot_name(application.name, record.live)
+    found = cluster.deployments(application.name, stateful=application.project.stateful)
+    return ready_text(each for each in found if name_of(each) == name)
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def make(session: Session, application: Application, what: str, wish: Wish) -> M
         with changer.hold(f"{what} of {project} {tag} by {who_runs()}"):
             changed = changer.make(application, wish)
         live = changed.after if changed.attempt.end == "done" else None
-        pods = live_pods(cluster, application.name, live) if live else ""
+        pods = live_pods(cluster, application, live) if live else ""
     return Made(Order(what, session.program.stack, project, tag), changed, pods)
 
 

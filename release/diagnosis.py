@@ -15,6 +15,7 @@ from release.objects import Object, condition, first, inner, items, name_of, uid
 
 _NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"})
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
+_UNBOUND = "unbound immediate PersistentVolumeClaims"
 _DENIED = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "invalid reference", "no match for")
 
 
@@ -25,6 +26,7 @@ class Limits:
     Args:
         pull: An image that can't be pulled for a reason that may pass (the registry does not answer).
         unschedulable: No node has room.
+        unbound: No volume is there yet: a network file system may take its time to make one.
         unready: A container that has started says no to its readiness probe.
         gate: All containers are ready, and what else the pod waits for (a load balancer) has not come.
         refused: The API server refuses to create pods (a quota, an admission policy).
@@ -33,6 +35,7 @@ class Limits:
 
     pull: float = 15.0
     unschedulable: float = 10.0
+    unbound: float = 60.0
     unready: float = 20.0
     gate: float = 120.0
     refused: float = 5.0
@@ -156,7 +159,9 @@ class Diagnosis:
         uid = uid_of(pod)
         scheduled = condition(pod, "PodScheduled")
         unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-        if self._lasts(uid, "Unschedulable", now, self.limits.unschedulable, holds=unschedulable):
+        unbound = _UNBOUND in str(scheduled.get("message", ""))
+        limit = self.limits.unbound if unbound else self.limits.unschedulable
+        if self._lasts(uid, "Unschedulable", now, limit, holds=unschedulable):
             return Hopeless("Unschedulable", str(scheduled.get("message", "")), name_of(pod), uid)
         for status in (*_init_statuses(pod), *_statuses(pod)):
             found = self._of_container(pod, status, now)

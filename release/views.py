@@ -94,7 +94,7 @@ def _status(
 ) -> dict[str, Any]:
     application = unpinned(program, project)
     record = records.get(application.name)
-    deployments = cluster.deployments(application.name) if record else []
+    deployments = cluster.deployments(application.name, stateful=application.project.stateful) if record else []
     made = past.made(project, record, updates)[0].update if record and record.history else None
     drift = drift_of(record, application.name, cluster.service(application.name), deployments) if record else []
     return {
@@ -105,7 +105,7 @@ def _status(
         "strategy": application.project.strategy,
         "live": record.live if record else None,
         "slots": {name: slot.model_dump(exclude_none=True) for name, slot in record.slots.items()} if record else {},
-        "pods": live_pods(cluster, application.name, record) if record else None,
+        "pods": live_pods(cluster, application, record) if record else None,
         "since": record.since if record else None,
         "by": made.who if made else None,
         "drift": drift,

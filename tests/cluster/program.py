@@ -29,6 +29,7 @@ PARTS = (
     "settings.py",
     "registry.py",
     "config_repository.py",
+    "rollout.py",
     "smoke.py",
     "model",
     "manifests",

@@ -100,6 +100,7 @@ class FakeStack:
     """What the record is when it is read again, one for each time; the last one stays."""
     pods: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     deployments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    stateful_sets: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     jobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     proxies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     metrics: Callable[[str], str] | None = None
@@ -177,6 +178,7 @@ class FakeStack:
         found = {
             "services": [self._service()] if self.record else [],
             "deployments": self._deployments(),
+            "statefulsets": self.stateful_sets,
             "pods": self.pods,
             "jobs": self.jobs,
             "events": [{"reason": "BackOff", "message": "Back-off restarting", "count": 3}],

@@ -75,7 +75,7 @@ def test_no_secret_is_part_of_a_command_line(instance: Instance) -> None:
     assert "S3CRET" not in json.dumps(plans)
 
 
-@pytest.mark.parametrize("name", ["kubelet-access", *(addon.name for addon in addons.ALL)])
+@pytest.mark.parametrize("name", [addons.KUBELET_ACCESS, addons.LOCAL_PATH, *(addon.name for addon in addons.ALL)])
 def test_add_ons_are_objects_with_images_from_our_registry(instance: Instance, name: str) -> None:
     objects: list[dict[str, Any]] = list(yaml.safe_load_all(addons.render(instance, name)))
     assert all(each["kind"] and each["metadata"]["name"] for each in objects)

@@ -329,3 +329,15 @@ def test_there_is_no_canary(canary_stack: FakeStack, command: str) -> None:
 def test_a_canary_of_a_project_with_another_strategy(stack: FakeStack) -> None:
     said = refusal(stack, "canary", PROJECT, "2", "--weight=10")
     assert said == f"projects/{PROJECT}.yaml:strategy: is rolling; a canary needs strategy: canary"
+
+
+def test_the_pods_of_a_stateful_set_are_those_of_its_project(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    stack.order({"output": "[]"})
+    file = stack.folder / "program" / "projects" / f"{PROJECT}.yaml"
+    file.write_text(f"{file.read_text()}storage: [{{name: cache, size: 1Gi, mount: /cache, perPod: true}}]\n")
+    stack.record, stack.deployments, stack.stateful_sets = record("1"), [], [deployment("1")]
+    result = run(stack, "status", PROJECT, "--json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)["projects"]
+    assert (found["pods"], found["drift"]) == ("1/1", [])

@@ -164,6 +164,16 @@ def test_a_pod_without_room_gets_a_moment() -> None:
     assert (found.reason, found.message) == ("Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
 
 
+def test_a_volume_that_is_being_made_gets_longer() -> None:
+    waits = pod({}, scheduled="False")
+    message = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+    waits["status"]["conditions"][0]["message"] = message
+    assert verdict(waits, seconds=Limits.unbound - 1) is None
+    found = verdict(waits, seconds=Limits.unbound)
+    assert found is not None
+    assert (found.reason, found.message) == ("Unschedulable", message)
+
+
 def test_a_container_that_started_and_is_never_ready() -> None:
     unready = pod({**RUNNING, "ready": False})
     assert verdict(unready, seconds=Limits.unready - 1) is None

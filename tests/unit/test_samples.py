@@ -92,6 +92,12 @@ def test_configuration_is_told_by_its_hash(program: Path, tmp_path: Path) -> Non
         assert running.ask("/")[1]["config"] == "5891b5b522d5"
 
 
+def test_starts_are_counted_where_the_data_is(program: Path, tmp_path: Path) -> None:
+    for starts in (1, 2):
+        with _started(program, DATA_FOLDER=str(tmp_path)) as running:
+            assert running.ask("/")[1]["starts"] == starts
+
+
 def test_delay_is_kept_and_bounded(program: Path) -> None:
     with _started(program) as running:
         started = time.monotonic()
@@ -227,6 +233,7 @@ def test_slow_start_listens_only_after_its_delay(program: Path) -> None:
     [
         ("CONFIG_FILE", "/no/such/file", "CONFIG_FILE: open /no/such/file: no such file or directory"),
         ("START_DELAY", "soon", "START_DELAY: time: invalid duration"),
+        ("DATA_FOLDER", "/no/such/folder", "DATA_FOLDER: open /no/such/folder/starts: no such file or directory"),
         ("DRAIN_SECONDS", "-1", "DRAIN_SECONDS: "),
         ("ADDRESS", "127.0.0.1:-1", "invalid port"),
     ],

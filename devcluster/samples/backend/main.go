@@ -8,6 +8,7 @@
 //	POD_NAME           the pod (the host name when it is not set)
 //	NODE_NAME          the node
 //	CONFIG_FILE        read at start; the first 12 digits of its SHA-256 are in every answer
+//	DATA_FOLDER        each start adds a line to the file starts in it; how many there are is in every answer
 //	START_DELAY        how long after start it begins to listen, such as 30s
 //	CRASH_AT_START=1   logs an error and exits with code 1
 //	NEVER_READY=1      the readiness endpoint always refuses
@@ -20,6 +21,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -30,6 +32,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -41,6 +44,7 @@ const defaultDrain = 20 * time.Second
 type settings struct {
 	project, tag, pod, node string
 	config                  string // first digits of the configuration file's hash; empty without one
+	starts                  int    // how often a pod was started with this data; 0 without any
 	address                 string
 	startDelay              time.Duration
 	drain                   time.Duration // negative: exit at once
@@ -108,7 +112,29 @@ func readSettings(get func(string) string) (settings, error) {
 		hash := sha256.Sum256(content)
 		chosen.config = hex.EncodeToString(hash[:])[:12]
 	}
+	if folder := get("DATA_FOLDER"); folder != "" {
+		starts, err := countStart(folder, chosen.pod)
+		if err != nil {
+			return chosen, fmt.Errorf("DATA_FOLDER: %w", err)
+		}
+		chosen.starts = starts
+	}
 	return chosen, nil
+}
+
+// countStart adds a line to the file of starts, and returns how many there are.
+func countStart(folder, pod string) (int, error) {
+	path := filepath.Join(folder, "starts")
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	if _, err := fmt.Fprintln(file, pod); err != nil {
+		return 0, err
+	}
+	content, err := os.ReadFile(path)
+	return bytes.Count(content, []byte("\n")), err
 }
 
 // serve listens until SIGTERM or SIGINT, then lets what is in flight finish.

@@ -34,6 +34,7 @@ type answer struct {
 	Node    string `json:"node"`
 	Path    string `json:"path"`
 	Config  string `json:"config,omitempty"`
+	Starts  int    `json:"starts,omitempty"`
 	Error   string `json:"error,omitempty"`
 	Called  *call  `json:"called,omitempty"`
 }
@@ -162,7 +163,7 @@ func (s *service) steer(w http.ResponseWriter, r *http.Request) {
 // reply writes the answer with what every answer has.
 func (s *service) reply(w http.ResponseWriter, r *http.Request, status int, said answer) {
 	said.Project, said.Tag, said.Pod, said.Node = s.project, s.tag, s.pod, s.node
-	said.Path, said.Config = r.URL.Path, s.config
+	said.Path, said.Config, said.Starts = r.URL.Path, s.config, s.starts
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

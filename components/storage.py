@@ -1,0 +1,106 @@
+"""``Storage``: a project's volumes as one Pulumi component."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_kubernetes.core.v1 import PersistentVolumeClaim
+
+from components._apply import apply
+from manifests import Manifest
+from manifests.storage import kept_claims, shared_class
+from model.environment import Environment
+from model.storage import RECLAIM_ANNOTATION, VOLUME_ANNOTATION, Claim
+
+
+@dataclass(frozen=True)
+class StorageArgs:
+    """What ``Storage`` is told.
+
+    Attributes:
+        claims: Manifests of the volumes that are asked for.
+        kept: Manifests of volumes that there are, that nothing asks for any more, and whose data stays: they are
+            declared as they are, so that they stay in the state and are there again when they are asked for.
+        growing: Names of claims that are to grow.
+        classes: StorageClasses that the cluster must have.
+    """
+
+    claims: Sequence[Manifest] = ()
+    kept: Sequence[Manifest] = ()
+    growing: frozenset[str] = frozenset()
+    classes: Sequence[str] = ()
+
+
+class Storage(pulumi.ComponentResource):
+    """The volumes of a project; Pulumi refuses to delete or replace what ``reclaim: retain`` keeps."""
+
+    claims: list[pulumi.Resource]
+    """What a pod has to wait for: the claims, and that the cluster has their classes."""
+
+    def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the claims.
+
+        Args:
+            name: The Gitea project.
+            args: Its volumes.
+            opts: Pulumi's options; a provider given here is inherited by all children.
+        """
+        super().__init__("package-platform:index:Storage", name, {}, opts)
+        # Pulumi waits for a component's `depends_on` only when it registers the component itself: hand it on.
+        first = opts.depends_on if opts else None
+        classes = [_existing(f"{name}-{each}", each, pulumi.ResourceOptions(parent=self)) for each in args.classes]
+        options = pulumi.ResourceOptions(parent=self, depends_on=first)
+        self.claims = [*classes]
+        for each in args.claims:
+            kept = each["metadata"]["annotations"][RECLAIM_ANNOTATION] == "retain"
+            # A provider before 3.7.1 makes a claim anew that is to grow, which ends its data: let it fail instead.
+            guarded = kept or each["metadata"]["name"] in args.growing
+            own = pulumi.ResourceOptions(protect=guarded, depends_on=classes)
+            self.claims.append(_claim(name, each, pulumi.ResourceOptions.merge(options, own)))
+        for each in args.kept:
+            own = pulumi.ResourceOptions(protect=True, ignore_changes=["metadata", "spec"])
+            _claim(name, each, pulumi.ResourceOptions.merge(options, own))
+        names = [str(each["metadata"]["name"]) for each in (*args.claims, *args.kept)]
+        self.register_outputs({"claims": names})
+
+
+def declare_class(environment: Environment) -> pulumi.CustomResource:
+    """Declare the StorageClass of the environment's own NFS server.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    from pulumi_kubernetes.storage.v1 import StorageClass  # noqa: PLC0415 - rarely used, and start-up counts
+
+    manifest = shared_class(environment)
+    if manifest is None:
+        raise ValueError(f"{environment.name} names no NFS server")
+    return apply(StorageClass, str(manifest["metadata"]["name"]), manifest, pulumi.ResourceOptions())
+
+
+def keep(claims: Sequence[Claim], environment: Environment, opts: pulumi.ResourceOptions) -> None:
+    """Go on declaring the volumes of projects that are not deployed any more, each where it was.
+
+    Args:
+        claims: The volumes.
+        environment: Where they are.
+        opts: What they depend on.
+    """
+    for component, project in sorted({(each.component, each.project) for each in claims}):
+        own = [each for each in claims if each.project == project]
+        parent = pulumi.ComponentResource(component, project, {}, opts)
+        options = pulumi.ResourceOptions(parent=parent, depends_on=opts.depends_on)
+        Storage(project, StorageArgs(kept=kept_claims(own, environment)), options)
+        parent.register_outputs({})
+
+
+def _claim(project: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> PersistentVolumeClaim:
+    volume = manifest["metadata"]["annotations"][VOLUME_ANNOTATION]
+    return apply(PersistentVolumeClaim, f"{project}-{volume}", manifest, opts)
+
+
+def _existing(name: str, storage_class: str, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    """Ask the cluster for a StorageClass, in a preview too: without it the run stops before any pod is touched."""
+    from pulumi_kubernetes.storage.v1 import StorageClass  # noqa: PLC0415 - rarely used, and start-up counts
+
+    return StorageClass.get(name, storage_class, opts=opts)
