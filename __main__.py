@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace
+from pulumi_kubernetes.core.v1 import Namespace, Secret
 
 from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
 from manifests.namespace import namespace
+from manifests.secrets import pull_secret
 from model.problems import SettingsError
 from model.stack import Application, Stack
 from settings import load_stack, read_outputs
@@ -54,8 +55,11 @@ def main() -> None:
     first: list[pulumi.Resource] = []
     if stack.platform:
         first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
+        if credentials := stack.cluster_secrets.registry:
+            manifest = pull_secret(environment, environment.namespace, credentials)
+            first.append(apply(Secret, "registry", manifest, pulumi.ResourceOptions(depends_on=list(first))))
     if environment.ingress.ha and stack.whole:
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets))
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
     apps = {

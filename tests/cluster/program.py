@@ -28,6 +28,7 @@ PARTS = (
     "settings.py",
     "registry.py",
     "config_repository.py",
+    "sops.py",
     "smoke.py",
     "model",
     "manifests",
