@@ -329,8 +329,7 @@ def parse_stack(
     by_project = {gitea_name(path): project for path, project in projects.items()}
     problems += _wrong_canaries(file, config, by_project)
     problems += _wrong_revisions(file, config, by_project, list(by_name))
-    written = plain_mapping(data.get("secrets")) or {}
-    problems += _wrong_secrets(file, config, by_project, list(by_name), written)
+    problems += _wrong_secrets(file, config, by_project, list(by_name), data)
     problems += _shared_routes(config.environment, projects)
     if problems:
         raise SettingsError(problems)
@@ -561,9 +560,11 @@ def _wrong_secrets(
     config: StackConfig,
     projects: Mapping[str, Project],
     known: Sequence[str],
-    written: Mapping[str, object],
+    data: Mapping[str, object],
 ) -> list[Problem]:
     field, problems = f"{NAMESPACE}:secrets", list[Problem]()
+    # What is there and bad is told already.
+    written = plain_mapping(data.get("secrets")) or {}
     for name, values in config.secrets.items():
         wanted = projects[name].secrets if name in projects else None
         names = wanted.names if wanted else ()
@@ -587,7 +588,7 @@ def _wrong_secrets(
             for each in (wanted.names if wanted else ())
             if each not in (plain_mapping(written.get(name)) or {})
         ]
-    if needing and written and config.secret_key is None:
+    if needing and data.get("secretKey") is None:
         message = f"is needed with secrets: `openssl rand -hex 32 | pulumi config set --secret {NAMESPACE}:secretKey`"
         problems.append(Problem(file, f"{NAMESPACE}:secretKey", message))
     return problems + _nowhere_to_go(file, config)
