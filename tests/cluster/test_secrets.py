@@ -126,11 +126,9 @@ def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Rele
     with watched_arguments() as arguments:
         planted = plant(program, vault)
         quiet = f"-v={READ_BY_THE_ENGINE}"
-        noted("preview", program.preview())
         noted(f"preview {quiet}", program.preview(quiet, "--logtostderr"))
         noted("up -v=10", program.pulumi("up", "--yes", "--color=never", "-v=10", "--logtostderr"), logs)
         program.wait_until_settled()
-        noted("preview -v=10", program.preview("-v=10", "--logtostderr"), logs)
         noted("export", program.pulumi("stack", "export"))
         noted("history", program.pulumi("stack", "history", "--json"))
         noted("outputs", program.pulumi("stack", "output", "--json"))
@@ -150,7 +148,7 @@ def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Rele
     assert leaks(planted, texts) == []
     assert leaks(planted, logs, plain_only=True) == []
     assert leaks(planted, {"secrets": json.dumps(program.get("secrets"))}), "the search sees what is there"
-    unmarked(program, planted)
+    assert unmarked(program) == ["new in state"], "and what the engine was not told of"
 
 
 def seen_in(arguments: Arguments) -> dict[str, str]:
@@ -160,17 +158,15 @@ def seen_in(arguments: Arguments) -> dict[str, str]:
     return {"arguments": "\n".join(arguments.seen)}
 
 
-def unmarked(program: Program, planted: dict[str, str]) -> None:
-    """Show that a value that the engine is not told to be secret is found in the state."""
+def unmarked(program: Program) -> list[str]:
+    """Return what the search finds of a new secret when the program forgets to tell the engine that it is one."""
     file = program.folder / "components" / "_apply.py"
-    text = file.read_text()
+    text, planted = file.read_text(), f"planted{secrets.token_hex(16)}"
     assert MARKED in text
+    program.config_set_secret(f'secrets["{API}"].PROJECT', planted)
     with changed(file, text.replace(MARKED, "pass").replace('["data", "stringData"]', "[]")):
         program.up()
-    found = leaks(planted, {"state": program.pulumi("stack", "export").stdout})
-    assert {line.split(" ")[0] for line in found} == planted.keys() - {"stackKey"}
-    program.up()
-    assert leaks(planted, {"state": program.pulumi("stack", "export").stdout}) == []
+    return leaks({"new": planted}, {"state": program.pulumi("stack", "export").stdout})
 
 
 def test_another_secret_is_rolled_out_and_a_file_comes_back_with_its_release(
@@ -195,10 +191,6 @@ def test_another_secret_is_rolled_out_and_a_file_comes_back_with_its_release(
     answer = program.answer(API).json()
     assert answer["config"] == told(planted["repositoryFile"]), "the file is the release's"
     assert answer["project"] == "second", "a password that was changed is the right one for every release"
-
-
-def test_without_the_key_nothing_changes(program: Program, vault: Vault) -> None:
-    plant(program, vault)
     before = program.identities()
     program.variables["SOPS_AGE_KEY_FILE"] = str(vault.key.with_name("none"))
     failed = program.up(check=False)

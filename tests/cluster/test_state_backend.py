@@ -163,6 +163,7 @@ def test_a_stack_moves_from_a_folder_to_object_storage(local: Stack, remote: Sta
     assert leaks(secrets, {"shown": remote("stack", "export", "--show-secrets")}), "the search sees what is there"
 
 
+@pytest.mark.soak
 def test_updates_are_kept_apart_by_a_lock_which_a_killed_one_leaves(remote: Stack, bucket: Path) -> None:
     gate = bucket.parent / "gate"
     remote("config", "set", "gate", str(gate))
@@ -182,6 +183,7 @@ def test_updates_are_kept_apart_by_a_lock_which_a_killed_one_leaves(remote: Stac
     remote("up", "--yes", "--skip-preview")
 
 
+@pytest.mark.soak
 def test_another_secrets_provider_encrypts_all_anew(local: Stack) -> None:
     before = stored_secrets(local)
     with transit() as (address, asked):
