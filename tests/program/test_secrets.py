@@ -12,6 +12,7 @@ import settings
 from model.problems import Problem
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from tests.program.conftest import Recording, Run
+from tests.unit.test_secrets import certificate
 
 API, PACKET = "SJZY.Package.Api", "packet"
 PLANTED = "planted-5f1c"
@@ -31,7 +32,10 @@ def secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> Secret:
 
     def with_secrets(program: Path, problems: list[Problem]) -> dict[str, object]:
         files: dict[str, Any] = read(program, problems)
-        return files | {file: {**files[file], **FIELDS} for file in (f"projects/{API}.yaml", f"projects/{PACKET}.yaml")}
+        for name in (API, PACKET):
+            file = f"projects/{name}.yaml"
+            files[file] = {**files[file], **FIELDS}
+        return files
 
     monkeypatch.setattr(settings, "read_projects", with_secrets)
 
@@ -133,6 +137,17 @@ def test_pull_credentials_are_one_secret_that_accounts_name(secret: Secret) -> N
     assert all(MARK in each.inputs["data"].values() for each in pulling)
     accounts = recording.of("ServiceAccount")
     assert all(each.inputs["imagePullSecrets"] == [{"name": "registry"}] for each in accounts)
+
+
+def test_the_ingress_gets_its_certificate(secret: Secret) -> None:
+    environment = settings.read_stack_file(settings.PROGRAM, "test")["environment"]
+    environment["ingress"]["ha"]["tls"] = {"secret": "tls"}
+    pem, key = certificate()
+    recording = secret(environment=environment, ingressCertificate={"certificate": pem, "key": key})
+    (found,) = (each.inputs for each in recording.of("Secret") if each.inputs["metadata"]["name"] == "tls")
+    assert (found["type"], found["metadata"]["namespace"]) == ("kubernetes.io/tls", "package-ingress")
+    assert MARK in found["data"].values()
+    assert base64.b64decode(found["data"]["value"]["tls.key"]).decode() == key
 
 
 def test_a_plain_secret_stops_the_program(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:

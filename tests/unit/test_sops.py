@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return made
 
 
-def content(checkout: Checkout, *, decrypting: bool = True, **config: object) -> Content:
+def content(checkout: Checkout, *, decrypting: bool = True, **config: Any) -> Content:
     project = parse_project(f"projects/{PROJECT}.yaml", {"kind": "backend", "config": config}, "uat")
     application = Application(gitea_name=PROJECT, file=f"projects/{PROJECT}.yaml", project=project, image=None)
     found = read(ConfigRepository(checkout.folder), application, "uat", "", "config", decrypting=decrypting)
@@ -63,14 +64,14 @@ def content(checkout: Checkout, *, decrypting: bool = True, **config: object) ->
     return found
 
 
-def problems(checkout: Checkout, **config: object) -> str:
+def problems(checkout: Checkout, **config: Any) -> str:
     with pytest.raises(SettingsError) as caught:
         content(checkout, **config)
     assert PLANTED not in str(caught.value)
     return str(caught.value)
 
 
-WANTED: dict[str, object] = {
+WANTED: dict[str, Any] = {
     "mount": "/app/config",
     "files": ["a.json"],
     "secretFiles": ["s.json"],
