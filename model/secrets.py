@@ -161,6 +161,19 @@ def masked(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _masked(value) for key, value in config.items()}
 
 
+def as_written(schema: object) -> object:
+    """Return a JSON Schema for files, in which each secret is what Pulumi writes there."""
+    if isinstance(schema, list):
+        return [as_written(each) for each in cast("list[object]", schema)]
+    fields = plain_mapping(schema)
+    if fields is None:
+        return schema
+    if fields.get("format") != "password":
+        return {key: as_written(value) for key, value in fields.items()}
+    kept = {key: value for key, value in fields.items() if key in ("title", "description", "default")}
+    return {**kept, "type": "object", "properties": {ENCRYPTED: {"type": "string"}}, "required": [ENCRYPTED]}
+
+
 def stored_secret(resources: Mapping[str, object], name: str) -> dict[str, SecretBytes] | None:
     """Return what a Secret holds, as a stack's state has it; None where it doesn't.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, SecretBytes, SecretStr, ValidationError
 
@@ -20,7 +20,14 @@ from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
 from model.release import ConfigRef, Instruction, Record, Release, Slot
 from model.secrets import NAMES as SECRET_NAMES
-from model.secrets import ClusterSecrets, RegistryCredentials, StackKey, TlsCertificate, secrets_digest
+from model.secrets import (
+    ClusterSecrets,
+    RegistryCredentials,
+    StackKey,
+    TlsCertificate,
+    as_written,
+    secrets_digest,
+)
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -102,13 +109,14 @@ def stack_schema() -> dict[str, Any]:
     # The tags' own pattern is checked by the program; an editor can at least tell a number from a text.
     own = {f"{NAMESPACE}:{key}": value for key, value in schema["properties"].items()}
     config = {"type": "object", "properties": own, "required": [f"{NAMESPACE}:environment"]}
-    return {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack file",
         "type": "object",
         "properties": {"config": config},
         "$defs": definitions,
     }
+    return cast("dict[str, Any]", as_written(whole))
 
 
 class Application(Frozen):

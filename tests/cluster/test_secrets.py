@@ -129,6 +129,7 @@ def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Rele
         noted(f"preview {quiet}", program.preview(quiet, "--logtostderr"))
         noted("up -v=10", program.pulumi("up", "--yes", "--color=never", "-v=10", "--logtostderr"), logs)
         program.wait_until_settled()
+        noted("refresh", program.refresh())
         noted("export", program.pulumi("stack", "export"))
         noted("history", program.pulumi("stack", "history", "--json"))
         noted("outputs", program.pulumi("stack", "output", "--json"))
