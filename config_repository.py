@@ -44,6 +44,7 @@ class ConfigRepository:
         self.folder = folder
         self._trees: dict[str, dict[str, Entry]] = {}
         self._commits: dict[str, str] = {}
+        self._decrypted: dict[tuple[str, str], bytes] = {}
 
     def commit(self, revision: str) -> str:
         """Return the whole name of a commit.
@@ -103,6 +104,21 @@ class ConfigRepository:
             found[name] = answer[end + 1 : end + 1 + size]
             at = end + 1 + size + 1
         return found
+
+    def decrypted(self, path: str, name: str, content: bytes) -> bytes:
+        """Return what was in a file before it was encrypted; one that many projects share is decrypted once.
+
+        Args:
+            path: In the repository.
+            name: Git's name of its content.
+            content: As it is stored.
+
+        Raises:
+            SopsError: If it can't be decrypted.
+        """
+        if (path, name) not in self._decrypted:
+            self._decrypted[path, name] = decrypt(path, content)
+        return self._decrypted[path, name]
 
     def is_older(self, commit: str, than: str) -> bool:
         """Tell whether a commit is an ancestor of another, or that other is not known here at all.
@@ -193,7 +209,7 @@ def read(  # noqa: PLR0913 - where to read, and what
         repository=shown,
         project=project,
         own=(*application.project.env, *(secrets.env if secrets else ())),
-        decrypted=_decrypted(found, contents, shown, problems) if decrypting else None,
+        decrypted=_decrypted(repository, found, contents, shown, problems) if decrypting else None,
         problems=problems,
     )
     if problems:
@@ -202,7 +218,11 @@ def read(  # noqa: PLR0913 - where to read, and what
 
 
 def _decrypted(
-    found: Iterable[Found], contents: Mapping[str, bytes], shown: str, problems: list[Problem]
+    repository: ConfigRepository,
+    found: Iterable[Found],
+    contents: Mapping[str, bytes],
+    shown: str,
+    problems: list[Problem],
 ) -> dict[str, bytes]:
     """Return git's name → what was in each encrypted file, without those that can't be decrypted."""
     decrypted: dict[str, bytes] = {}
@@ -210,7 +230,7 @@ def _decrypted(
         content = contents[each.entry.name]
         if each.secret and encrypted_values(each.path, content) is not None:
             try:
-                decrypted[each.entry.name] = decrypt(each.path, content)
+                decrypted[each.entry.name] = repository.decrypted(each.path, each.entry.name, content)
             except SopsError as error:
                 problems.append(Problem(f"{shown}/{each.path}", "", str(error)))
     return decrypted

@@ -6,6 +6,7 @@ All of it is read here, checked once into frozen models and passed down; nothing
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -60,8 +61,8 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     instruction = read_instruction(os.environ)
     if instruction:
         stack = instructed(stack, instruction)
-        stack = configured(stack, program, file, read_resources)
-        return resolve(with_stored_secrets(stack, file, read_resources), file)
+        state = functools.cache(read_resources)
+        return resolve(with_stored_secrets(configured(stack, program, file, state), file, state), file)
     resources = read_resources()
     found = InCluster(failed_jobs=failed_jobs_of(resources), pods=pods_of(resources))
     stack = without_going_back(with_records(stack, records_of(resources), found), file)
