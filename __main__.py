@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace
+from pulumi_kubernetes.core.v1 import Namespace, Secret
 
 from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
 from components.storage import declare_class, keep
 from manifests.namespace import namespace
+from manifests.secrets import pull_secret
 from model.problems import SettingsError
 from model.stack import Application, Stack
 from rollout import stateful_rollout
@@ -62,10 +63,13 @@ def main() -> None:
         # With the namespace all volumes would go, whatever is said of each.
         guarded = pulumi.ResourceOptions(protect=stack.keeps_data or None)
         first.append(apply(Namespace, environment.namespace, namespace(environment), guarded))
+        if credentials := stack.cluster_secrets.registry:
+            manifest = pull_secret(environment, environment.namespace, credentials)
+            first.append(apply(Secret, "registry", manifest, pulumi.ResourceOptions(depends_on=list(first))))
     if environment.storage.nfs and stack.whole:
         first.append(declare_class(environment))
     if environment.ingress.ha and stack.whole:
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets))
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
     apps = {

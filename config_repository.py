@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from model.configuration import Content, Entry, build, find, stored
+from model.configuration import Content, Entry, Found, build, find, stored
 from model.problems import Problem, SettingsError
 from model.release import ConfigRef
+from model.sops import encrypted_values
 from model.stack import NAMESPACE, Application, Stack
+from sops import SopsError, decrypt
 
 _SECONDS = 60.0
 _WORDS = 4
@@ -42,6 +44,7 @@ class ConfigRepository:
         self.folder = folder
         self._trees: dict[str, dict[str, Entry]] = {}
         self._commits: dict[str, str] = {}
+        self._decrypted: dict[tuple[str, str], bytes] = {}
 
     def commit(self, revision: str) -> str:
         """Return the whole name of a commit.
@@ -102,6 +105,21 @@ class ConfigRepository:
             at = end + 1 + size + 1
         return found
 
+    def decrypted(self, path: str, name: str, content: bytes) -> bytes:
+        """Return what was in a file before it was encrypted; one that many projects share is decrypted once.
+
+        Args:
+            path: In the repository.
+            name: Git's name of its content.
+            content: As it is stored.
+
+        Raises:
+            SopsError: If it can't be decrypted.
+        """
+        if (path, name) not in self._decrypted:
+            self._decrypted[path, name] = decrypt(path, content)
+        return self._decrypted[path, name]
+
     def is_older(self, commit: str, than: str) -> bool:
         """Tell whether a commit is an ancestor of another, or that other is not known here at all.
 
@@ -151,8 +169,14 @@ class ConfigRepository:
         return {**own, "GIT_CEILING_DIRECTORIES": ceiling, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
-def read(
-    repository: ConfigRepository, application: Application, environment: str, revision: str, shown: str
+def read(  # noqa: PLR0913 - where to read, and what
+    repository: ConfigRepository,
+    application: Application,
+    environment: str,
+    revision: str,
+    shown: str,
+    *,
+    decrypting: bool = False,
 ) -> Content | None:
     """Return a project's configuration at a commit; None for a project that has none.
 
@@ -162,6 +186,7 @@ def read(
         environment: Name of the environment.
         revision: The commit; empty for the one that is checked out.
         shown: What people call the repository, for errors.
+        decrypting: Whether encrypted files are decrypted; without that the content has their hash alone.
 
     Raises:
         ConfigRepositoryError: If the repository can't be read.
@@ -176,11 +201,39 @@ def read(
     if problems:
         raise SettingsError(problems)
     contents = repository.contents(each.entry.name for each in found)
-    own = application.project.env
-    content = build(found, contents, commit, repository=shown, project=project, own=own, problems=problems)
+    secrets = application.project.secrets
+    content = build(
+        found,
+        contents,
+        commit,
+        repository=shown,
+        project=project,
+        own=(*application.project.env, *(secrets.env if secrets else ())),
+        decrypted=_decrypted(repository, found, contents, shown, problems) if decrypting else None,
+        problems=problems,
+    )
     if problems:
         raise SettingsError(problems)
     return content
+
+
+def _decrypted(
+    repository: ConfigRepository,
+    found: Iterable[Found],
+    contents: Mapping[str, bytes],
+    shown: str,
+    problems: list[Problem],
+) -> dict[str, bytes]:
+    """Return git's name → what was in each encrypted file, without those that can't be decrypted."""
+    decrypted: dict[str, bytes] = {}
+    for each in found:
+        content = contents[each.entry.name]
+        if each.secret and encrypted_values(each.path, content) is not None:
+            try:
+                decrypted[each.entry.name] = repository.decrypted(each.path, each.entry.name, content)
+            except SopsError as error:
+                problems.append(Problem(f"{shown}/{each.path}", "", str(error)))
+    return decrypted
 
 
 def configured(stack: Stack, program: Path, file: str, state: State) -> Stack:
@@ -233,16 +286,16 @@ class _Reader:
             content = self._wanted(application)
             if content is None:
                 return application
-            ref, contents = content.ref, {content.ref.digest: content}
+            ref, contents = content.ref, {content.ref.key: content}
         record = application.record
         slots = [slot.release.config for slot in record.slots.values()] if record else []
-        needed = {each.digest: each for each in (*slots, ref) if each}
-        for digest, each in needed.items():
-            if digest not in contents and (content := self._recorded(application, each)):
-                contents[digest] = content
+        needed = {each.key: each for each in (*slots, ref) if each}
+        for key, each in needed.items():
+            if key not in contents and (content := self._recorded(application, each)):
+                contents[key] = content
         # What neither the repository nor the state has is not declared, and so not touched either. Pods that are
         # made anew must have theirs.
-        started = needed if application.action == "restore" else {ref.digest: ref} if ref else {}
+        started = needed if application.action == "restore" else {ref.key: ref} if ref else {}
         self.problems += [
             Problem(
                 application.file,
@@ -250,8 +303,8 @@ class _Reader:
                 f"its configuration of commit {each.revision[:12]} is in neither the config repository nor the stack's "
                 "state: fetch that commit",
             )
-            for digest, each in started.items()
-            if digest not in contents
+            for key, each in started.items()
+            if key not in contents
         ]
         return application.model_copy(update={"config": ref, "contents": contents})
 
@@ -291,7 +344,8 @@ class _Reader:
         return stored(self._resources, application.name, ref)
 
     def _read(self, repository: ConfigRepository, application: Application, revision: str) -> Content | None:
-        return read(repository, application, self._stack.environment.name, revision, str(self._stack.config_path))
+        shown, environment = str(self._stack.config_path), self._stack.environment.name
+        return read(repository, application, environment, revision, shown, decrypting=True)
 
     def _goes_back(self, repository: ConfigRepository, application: Application, content: Content) -> bool:
         record = application.record

@@ -5,6 +5,7 @@ All of it is read here, checked once into frozen models and passed down; nothing
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pulumi
-from pulumi.runtime.config import CONFIG, get_config_env
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env
 from pydantic import ValidationError
 
-from config_repository import configured
+from config_repository import State, configured
 from model.fields import plain_mapping
+from model.names import secrets_name
 from model.problems import Problem, SettingsError, from_validation
 from model.release import INSTRUCTION_VARIABLE, Instruction, failed_jobs_of, pods_of, records_of
+from model.secrets import NAMES as SECRET_NAMES
+from model.secrets import plain_secrets, stored_secret
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
@@ -38,6 +42,7 @@ from model.storage import claims_of
 from model.yaml_text import parse_yaml
 from registry import ImageMissingError, Registry, RegistryError
 
+_TEXTS = ("secretKey",)  # a text of digits is no number
 _STATE_SECONDS = 20.0
 _STATE_PAUSE_SECONDS = 0.2
 PROGRAM = Path(__file__).resolve().parent
@@ -54,6 +59,7 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     """
     name = pulumi.get_stack()
     file = f"Pulumi.{name}.yaml"
+    refuse_plain_secrets(program, file, name)
     stack = build_stack(program, file, name, _stack_config())
     instruction = read_instruction(os.environ)
     # Read once, and for a single project only when it is needed: that takes a second in a large stack.
@@ -65,7 +71,62 @@ def load_stack(program: Path = PROGRAM) -> Stack:
         stack = without_going_back(with_records(stack, records_of(state()), found), file)
     if needs_claims(stack):
         stack = with_claims(stack, claims_of(state()))
-    return resolve(configured(stack, program, file, state), file)
+    stack = with_stored_secrets(configured(stack, program, file, state), file, state)
+    return resolve(stack, file)
+
+
+def refuse_plain_secrets(program: Path, file: str, name: str) -> None:
+    """Refuse a stack in which a secret is not encrypted, or is where everything is shown.
+
+    Args:
+        program: Folder of the program.
+        file: Name of the stack file, for errors.
+        name: Name of the stack.
+
+    Raises:
+        SettingsError: With a line for each.
+    """
+    secret = {key.removeprefix(f"{NAMESPACE}:") for key in get_config_secret_keys_env()}
+    problems = [
+        Problem(file, f"{NAMESPACE}:{key}", f"is encrypted, and only {', '.join(SECRET_NAMES)} are treated as secrets")
+        for key in sorted(secret.difference(SECRET_NAMES))
+        if ":" not in key
+    ]
+    with contextlib.suppress(OSError, SettingsError, KeyError, AttributeError):
+        problems += plain_secrets(file, read_stack_file(program, name))
+    if problems:
+        raise SettingsError(problems)
+
+
+def with_stored_secrets(stack: Stack, file: str, state: State) -> Stack:
+    """Return the stack, in which every project has the secrets that its slots need, also those that were replaced.
+
+    Args:
+        stack: With the records of what runs.
+        file: Name of the stack file, for errors.
+        state: Asked where a slot runs with other secrets than the stack file has.
+
+    Raises:
+        SettingsError: With a line for each project whose pods would be made without theirs.
+    """
+    problems: list[Problem] = []
+
+    def completed(application: Application) -> Application:
+        slots = application.record.slots.values() if application.record else ()
+        values = dict(application.secret_values)
+        for digest in {slot.secrets for slot in slots if slot.secrets} - values.keys():
+            found = stored_secret(state(), secrets_name(application.name, digest))
+            if found is not None:
+                values[digest] = found
+            elif application.action == "restore":
+                message = f"the secrets with which it runs ({digest}) are not in the stack's state: `pulumi refresh`"
+                problems.append(Problem(file, f"{NAMESPACE}:secrets.{application.gitea_name}", message))
+        return application.model_copy(update={"secret_values": values})
+
+    completed_stack = stack.model_copy(update={"applications": tuple(map(completed, stack.applications))})
+    if problems:
+        raise SettingsError(problems)
+    return completed_stack
 
 
 def read_instruction(variables: Mapping[str, str]) -> Instruction | None:
@@ -228,7 +289,8 @@ def _stack_config() -> dict[str, Any]:
     """Return all our keys of the selected stack, also those that no one knows, so that they can be refused."""
     prefix = f"{NAMESPACE}:"
     everything = {**get_config_env(), **CONFIG.get()}
-    return {key.removeprefix(prefix): _value(text) for key, text in everything.items() if key.startswith(prefix)}
+    found = {key.removeprefix(prefix): text for key, text in everything.items() if key.startswith(prefix)}
+    return {key: text if key in _TEXTS else _value(text) for key, text in found.items()}
 
 
 def _value(text: str) -> Any:

@@ -26,6 +26,7 @@ PROGRAM_PARTS = (
     "model",
     "registry.py",
     "config_repository.py",
+    "sops.py",
     "settings.py",
     "rollout.py",
     "smoke.py",

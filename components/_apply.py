@@ -11,7 +11,7 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.apps.v1 import DaemonSet, Deployment, StatefulSet
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, PersistentVolumeClaim, Service, ServiceAccount
+from pulumi_kubernetes.core.v1 import ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress, IngressClass
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 from pulumi_kubernetes.rbac.v1 import ClusterRole, ClusterRoleBinding
@@ -33,6 +33,7 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
     Namespace: ("v1", "Namespace"),
     PersistentVolumeClaim: ("v1", "PersistentVolumeClaim"),
     PodDisruptionBudget: ("policy/v1", "PodDisruptionBudget"),
+    Secret: ("v1", "Secret"),
     Service: ("v1", "Service"),
     ServiceAccount: ("v1", "ServiceAccount"),
     StatefulSet: ("apps/v1", "StatefulSet"),
@@ -59,6 +60,11 @@ def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.Reso
         raise ValueError(f"a manifest of {declared} can't become a {kind.__name__}")
     constructor = cast("Callable[..., Resource]", kind)
     fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}
+    if kind is Secret:
+        # From here on the engine encrypts it in the state, and shows it nowhere.
+        fields["data"] = pulumi.Output.secret(fields["data"])
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["data", "stringData"])
+        opts = pulumi.ResourceOptions.merge(opts, secret)
     return constructor(name, **fields, opts=opts)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment, StatefulSet
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import ConfigMap, Service, ServiceAccount
+from pulumi_kubernetes.core.v1 import ConfigMap, Secret, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
@@ -150,6 +150,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         return [
             apply(ServiceAccount, declared.name, workload.service_account, child),
             *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
+            *(apply(Secret, declared.named(each), each, child) for each in workload.secrets),
             *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
             *self._storage(declared, child),
         ]

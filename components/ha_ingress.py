@@ -1,6 +1,6 @@
 """``HaIngress``: a cluster's way in as one Pulumi component."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -9,6 +9,7 @@ from manifests import Manifest
 from manifests.ha_ingress import ha_ingress
 from model.environment import Environment
 from model.ingress import HaIngressSettings, VipIngress
+from model.secrets import ClusterSecrets
 
 _NODE_SECONDS = 120
 """How long one node's pods may take to be replaced, from the stop signal to ready."""
@@ -21,10 +22,12 @@ class HaIngressArgs:
     Attributes:
         environment: The one that owns the cluster's ingress; its registry has the images.
         ingress: How clients come in.
+        secrets: Credentials of the registry and a certificate, which become Secrets in its namespace.
     """
 
     environment: Environment
     ingress: HaIngressSettings
+    secrets: ClusterSecrets = field(default=ClusterSecrets(), repr=False)
 
 
 class HaIngress(pulumi.ComponentResource):
@@ -46,7 +49,7 @@ class HaIngress(pulumi.ComponentResource):
         super().__init__("package-platform:index:HaIngress", name, {}, opts)
         self._name = name
         self._seconds = _NODE_SECONDS * _places(args.ingress)
-        manifests = ha_ingress(args.environment, args.ingress)
+        manifests = ha_ingress(args.environment, args.ingress, args.secrets)
         before: list[pulumi.Resource] = []
         if manifests.namespace:
             before = [self._declare(manifests.namespace, before)]

@@ -17,6 +17,10 @@ HELM = "v4.3.1"
 # Version 1.10.2 needs a newer Go than the rest.
 ARGO_ROLLOUTS = "v1.10.1"
 
+SOPS = "v3.13.3"
+AGE = "v1.3.1"
+VERSITYGW = "v1.8.0"
+
 _COMPONENT_VERSION = "k8s.io/component-base/version"
 _KUBERNETES_FLAGS = (
     f"-X {_COMPONENT_VERSION}.gitVersion={KUBERNETES}",
@@ -218,6 +222,21 @@ TOOLS = (
         module=_ARGO_MODULE,
         version=ARGO_ROLLOUTS,
         link_flags=_ARGO_FLAGS,
+    ),
+    # What encrypts files of the config repository, and an S3 server for the state: for tests, and to try it.
+    Tool("sops", package="github.com/getsops/sops/v3/cmd/sops", module="github.com/getsops/sops/v3", version=SOPS),
+    Tool(
+        "age-keygen",
+        package="filippo.io/age/cmd/age-keygen",
+        folder="tools/sops",
+        module="filippo.io/age",
+        version=AGE,
+    ),
+    Tool(
+        "versitygw",
+        package="github.com/versity/versitygw/cmd/versitygw",
+        module="github.com/versity/versitygw",
+        version=VERSITYGW,
     ),
     Tool("pause", package="."),
     Tool("backend", package=".", folder="samples/backend"),

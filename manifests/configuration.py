@@ -5,10 +5,10 @@ which goes the project's own way of release, and a pod that is started again get
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from manifests import Manifest
-from model.configuration import Configuration
+from model.configuration import ConfigFile, Configuration, Content
 from model.names import configuration_names
 from model.stack import Application
 
@@ -30,28 +30,43 @@ def put_into(application: Application, pod: Manifest) -> None:
     content, wanted = application.content, application.project.config
     if content is None or wanted is None:
         return
-    files, variables = configuration_names(application.name, content.ref.digest)
+    _, variables = configuration_names(application.name, content.ref.digest)
     (own,) = pod["containers"]
-    if content.files:
-        _mount(wanted, set(content.files), files, own, pod)
-    if content.env:
-        own["envFrom"] = [{"configMapRef": {"name": variables}}]
+    if content.files or content.secret_files:
+        _mount(wanted, application.name, content, own, pod)
+    sources = [{"configMapRef": {"name": variables}}] if content.env else []
+    if content.secret_env:
+        sources.append({"secretRef": {"name": configuration_names(application.name, content.ref.secrets or "")[1]}})
+    if sources:
+        own["envFrom"] = sources
 
 
-def _mount(wanted: Configuration, there: set[str], name: str, own: Manifest, pod: Manifest) -> None:
+def _mount(wanted: Configuration, name: str, content: Content, own: Manifest, pod: Manifest) -> None:
     # An earlier release may lack a file that the project file asks for by now; a volume that names it would hold up
     # its pods for ever.
-    files = [each for each in wanted.files if each.key in there]
+    plain = [each for each in wanted.files if each.key in content.files]
+    secret = [each for each in wanted.secret_files if each.key in content.secret_files]
+    files = [*plain, *secret]
     if not files:
         return
-    items = [{"key": each.key, "path": each.file} for each in files]
-    pod["volumes"].append({"name": _VOLUME, "configMap": {"name": name, "items": items}})
+    from_map = {"name": configuration_names(name, content.ref.digest)[0], "items": _items(plain)}
+    if secret:
+        own_name = configuration_names(name, content.ref.secrets or "")[0]
+        sources = [{"configMap": from_map}] if plain else []
+        sources.append({"secret": {"name": own_name, "items": _items(secret)}})
+        pod["volumes"].append({"name": _VOLUME, "projected": {"sources": sources}})
+    else:
+        pod["volumes"].append({"name": _VOLUME, "configMap": from_map})
     mounts: list[Manifest] = own["volumeMounts"]
     if any(each.path is None for each in files):
         mounts.append({"name": _VOLUME, "mountPath": wanted.mount, "readOnly": True})
     mounts += [
         {"name": _VOLUME, "mountPath": each.path, "subPath": each.file, "readOnly": True} for each in files if each.path
     ]
+
+
+def _items(files: Sequence[ConfigFile]) -> list[Manifest]:
+    return [{"key": each.key, "path": each.file} for each in files]
 
 
 def _data(files: Mapping[str, bytes]) -> Manifest:

@@ -1,14 +1,17 @@
 """All objects of a cluster's ingress, in the form that the environment asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from manifests import Manifest, keepalived, traefik
 from manifests.ingress_objects import metadata
 from manifests.labels import SKIP_AWAIT
+from manifests.secrets import pull_secret
 from model.environment import Environment
 from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, NlbIngress, VipIngress
+from model.secrets import ClusterSecrets
 
+_NO_SECRETS = ClusterSecrets()
 ALB_CONTROLLER = "ingress.k8s.alibabacloud/alb"
 
 
@@ -33,22 +36,31 @@ class HaIngressManifests:
         return [*([self.namespace] if self.namespace else []), *self.first, *self.workloads, *self.last]
 
 
-def ha_ingress(environment: Environment, ingress: HaIngressSettings) -> HaIngressManifests:
+def ha_ingress(
+    environment: Environment, ingress: HaIngressSettings, secrets: ClusterSecrets = _NO_SECRETS
+) -> HaIngressManifests:
     """Return the objects of a cluster's ingress.
 
     Args:
         environment: the one that owns it.
         ingress: how clients come in.
+        secrets: what it is given of the stack's secrets.
     """
     match ingress:
         case VipIngress():
-            return _vips(environment, ingress)
+            objects = _vips(environment, ingress)
         case AlbIngress():
             return _alb(environment, ingress)
         case NlbIngress():
-            return _nlb(environment, ingress)
+            objects = _nlb(environment, ingress)
         case _:
             assert_never(ingress)
+    return replace(objects, first=(*_secrets(environment, ingress, secrets), *objects.first))
+
+
+def _secrets(environment: Environment, ingress: traefik.ProxyIngress, secrets: ClusterSecrets) -> list[Manifest]:
+    found = [pull_secret(environment, ingress.namespace, secrets.registry)] if secrets.registry else []
+    return found + ([traefik.tls_secret(environment, ingress, secrets.certificate)] if secrets.certificate else [])
 
 
 def _vips(environment: Environment, ingress: VipIngress) -> HaIngressManifests:

@@ -11,8 +11,10 @@ from manifests import Manifest, hand_over, ingress_objects, keepalived
 from manifests.ingress_objects import APP_LABEL, USER, metadata
 from manifests.keepalived import HEALTH_HOST
 from manifests.labels import SKIP_AWAIT
+from manifests.secrets import fixed_secret, image_pull
 from model.environment import Environment
 from model.ingress import HTTP_PORT, HTTPS_PORT, NlbIngress, VipIngress
+from model.secrets import TlsCertificate
 
 PROXY = "traefik"
 CONTROLLER = "k8s.io/ingress-nginx"
@@ -200,7 +202,15 @@ def service_account(environment: Environment, namespace: str, name: str) -> Mani
         "kind": "ServiceAccount",
         "metadata": account,
         "automountServiceAccountToken": False,
+        **image_pull(environment.registry.pull_secret),
     }
+
+
+def tls_secret(environment: Environment, ingress: ProxyIngress, certificate: TlsCertificate) -> Manifest:
+    """Return the Secret with the ingress's certificate, which the proxies take up anew when it changes."""
+    name = ingress.tls.secret if ingress.tls else ""
+    texts = {"tls.crt": certificate.certificate, "tls.key": certificate.key.get_secret_value()}
+    return fixed_secret(metadata(environment, ingress.namespace, name, PROXY), "kubernetes.io/tls", texts)
 
 
 def cluster_role(environment: Environment) -> Manifest:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from manifests import Manifest, alb, asset_bridge, configuration, storage
+from manifests import Manifest, alb, asset_bridge, configuration, secrets, storage
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.migration import migration_job, noted_migration
@@ -52,6 +52,7 @@ class Workload:
     kept_claims: tuple[Manifest, ...]
     """Volumes that it does not ask for any more, and whose data stays."""
     config_maps: tuple[Manifest, ...]
+    secrets: tuple[Manifest, ...]
     slot_services: tuple[Manifest, ...]
     """Services of slots of their own; they are there whether or not the slot is."""
     migration: Manifest | None
@@ -67,7 +68,14 @@ class Workload:
             part for slot in self.slots for part in (slot.deployment, slot.disruption_budget, slot.autoscaler) if part
         ]
         last = [part for part in (self.ingress, self.canary_ingress) if part]
-        first = [self.service_account, *self.claims, *self.kept_claims, *self.config_maps, *self.slot_services]
+        first = [
+            self.service_account,
+            *self.claims,
+            *self.kept_claims,
+            *self.config_maps,
+            *self.secrets,
+            *self.slot_services,
+        ]
         return [*first, *([self.migration] if self.migration else []), *of_slots, self.service, *last]
 
 
@@ -85,6 +93,7 @@ def workload(application: Application, environment: Environment, target: Plan, r
         claims=storage.claims(application, environment),
         kept_claims=storage.kept_claims(storage.left_by(application), environment),
         config_maps=config_maps(application, environment, target),
+        secrets=project_secrets(application, environment, target),
         slot_services=tuple(
             slot_service(application, environment, slot) for slot in _slots_with_services(application, environment)
         ),
@@ -107,7 +116,7 @@ def _migration(application: Application, environment: Environment, target: Plan,
 
 
 def _slot(application: Application, environment: Environment, target: SlotPlan, render: Container) -> SlotWorkload:
-    running = application.running(target.content.release)
+    running = application.in_slot(target.content)
     scaled = target.name != "canary" and target.change != "park"
     autoscaling = application.project.autoscaling if scaled else None
     return SlotWorkload(
@@ -132,7 +141,7 @@ def planned(application: Application, environment: Environment, render: Containe
     """
 
     def slot(wanted: Application) -> Slot:
-        return Slot(release=wanted.release, revision=revision(wanted, environment, render))
+        return Slot(release=wanted.release, revision=revision(wanted, environment, render), secrets=wanted.secrets)
 
     project, canary = application.project, application.canary_release
     wanted = Wanted(slot=slot(application), canary=slot(application.running(canary)) if canary else None)
@@ -304,6 +313,7 @@ def _pod(
     }
     configuration.put_into(application, pod)
     storage.put_into(application, pod, shared_only=beside)
+    secrets.put_into(application, pod)
     if asset_bridge.bridged(project):
         asset_bridge.put_before(application, pod)
     return pod
@@ -331,6 +341,7 @@ def service_account(application: Application, environment: Environment) -> Manif
         "kind": "ServiceAccount",
         "metadata": metadata,
         "automountServiceAccountToken": False,
+        **secrets.image_pull(environment.registry.pull_secret),
     }
 
 
@@ -377,7 +388,7 @@ def config_maps(application: Application, environment: Environment, target: Plan
     """
     content: dict[str, Manifest] = {}
     for slot in target.slots:
-        content |= configuration.config_maps(application.running(slot.content.release))
+        content |= configuration.config_maps(application.in_slot(slot.content))
     if asset_bridge.bridged(application.project):
         content[asset_bridge.config_map_name(application)] = {"data": asset_bridge.config_map_data(application)}
     return tuple(
@@ -388,6 +399,17 @@ def config_maps(application: Application, environment: Environment, target: Plan
             "immutable": True,
             **data,
         }
+        for name, data in content.items()
+    )
+
+
+def project_secrets(application: Application, environment: Environment, target: Plan) -> tuple[Manifest, ...]:
+    """Return the Secrets that the pods of all slots need; see ``config_maps``."""
+    content: dict[str, Manifest] = {}
+    for slot in target.slots:
+        content |= secrets.project_secrets(application.in_slot(slot.content))
+    return tuple(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(application, environment, name), **data}
         for name, data in content.items()
     )
 

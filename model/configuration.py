@@ -10,17 +10,19 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretBytes, model_validator
 
 from model.dotenv import parse_dotenv
 from model.fields import ConfigPath, ContainerPath, Frozen, plain_mapping
 from model.names import configuration_names
 from model.problems import Problem, SettingsError
 from model.release import ConfigRef
+from model.secrets import stored_secret
+from model.sops import encrypted_values
 from model.syntax import check_syntax
 
 COMMON = "common"
@@ -65,6 +67,20 @@ class Configuration(Frozen):
     """The files: ``appsettings.json``, or ``{file: env.js, path: /usr/share/nginx/html/env.js}``."""
     env: ConfigPath | None = None
     """A file of lines ``NAME=value`` that become environment variables: ``.env``."""
+    secret_files: tuple[ConfigFile, ...] = ()
+    """Files that are encrypted in the repository with sops; they go where ``files`` go, by way of a Secret."""
+    secret_env: ConfigPath | None = None
+    """As ``env``, encrypted with sops: ``secrets.env``."""
+
+    @property
+    def all_files(self) -> tuple[ConfigFile, ...]:
+        """The files, encrypted or not."""
+        return (*self.files, *self.secret_files)
+
+    def takes(self, path: str) -> bool:
+        """Tell whether a path in the container is one of its own."""
+        inside = bool(self.mount) and f"{path}/".startswith(f"{self.mount}/")
+        return inside or path in [each.path for each in self.all_files]
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -74,23 +90,23 @@ class Configuration(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.files and not self.env:
+        if not self.all_files and not self.env and not self.secret_env:
             raise ValueError("names neither files nor env: name some, or leave config out")
-        mounted = [each for each in self.files if each.path is None]
+        mounted = [each for each in self.all_files if each.path is None]
         if mounted and self.mount is None:
             raise ValueError(f"{mounted[0].file} has no path and there is no mount: set one of the two")
         if self.mount and not mounted:
             raise ValueError(f"no file is in mount {self.mount}: every one has a path of its own, or there is none")
-        doubled = _doubled([each.key for each in self.files])
+        doubled = _doubled([each.key for each in self.all_files])
         if doubled:
             raise ValueError(f"two files have the name {doubled} ('/' becomes '.'): rename one")
-        doubled = _doubled([each.path for each in self.files if each.path])
+        doubled = _doubled([each.path for each in self.all_files if each.path])
         if doubled:
             raise ValueError(f"two files go to {doubled}: change a path")
-        for each in self.files:
+        for each in self.all_files:
             if self.mount and each.path and f"{each.path}/".startswith(f"{self.mount}/"):
                 raise ValueError(f"{each.path} is inside mount {self.mount}: leave out the path of {each.file}")
-        for path in (self.mount, *(each.path for each in self.files)):
+        for path in (self.mount, *(each.path for each in self.all_files)):
             if path == _TEMPORARY or (path and path.startswith(f"{_TEMPORARY}/")):
                 raise ValueError(f"{path} is in {_TEMPORARY}, which is the pod's own: choose another folder")
         return self
@@ -109,6 +125,10 @@ class Content(Frozen):
     """Key → bytes of the file."""
     env: Mapping[str, str] = Field(default_factory=dict)
     """Environment variables."""
+    secret_files: Mapping[str, SecretBytes] = Field(default_factory=dict)
+    """Key → bytes of each encrypted file, decrypted; none where they were not decrypted."""
+    secret_env: Mapping[str, SecretBytes] = Field(default_factory=dict)
+    """Environment variables from an encrypted file."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +155,14 @@ class Found:
         key: In the ConfigMap; empty for the file of environment variables.
         path: In the repository.
         entry: What is there.
+        secret: Whether it must be encrypted.
     """
 
     field: str
     key: str
     path: str
     entry: Entry
+    secret: bool = False
 
 
 def layers(environment: str, project: str, file: str) -> tuple[str, ...]:
@@ -173,10 +195,8 @@ def find(
     if COMMON in (environment, project):
         message = f"{COMMON!r} is a folder for all: no project or environment with config has it"
         problems.append(Problem(file, "config", message))
-    asked = [(f"config.files.{index}", each.key, each.file) for index, each in enumerate(wanted.files)]
-    asked += [("config.env", "", wanted.env)] if wanted.env else []
     found: list[Found] = []
-    for field, key, name in asked:
+    for field, key, name, secret in _asked(wanted):
         paths = layers(environment, project, name)
         path = next((path for path in paths if path in tree), None)
         if path is None:
@@ -185,7 +205,7 @@ def find(
         elif not tree[path].kind.startswith("100"):
             problems.append(Problem(file, field, f"{path} of the config repository is a link, not a file"))
         else:
-            found.append(Found(field, key, path, tree[path]))
+            found.append(Found(field, key, path, tree[path], secret))
     total = sum(each.entry.size for each in found)
     if total > LARGEST_BYTES:
         largest = max(found, key=lambda each: each.entry.size)
@@ -197,6 +217,17 @@ def find(
     return found
 
 
+def _asked(wanted: Configuration) -> list[tuple[str, str, str, bool]]:
+    """Return field, key, file and whether it is secret, for all that is asked for."""
+    asked = [
+        (f"config.{field}.{index}", each.key, each.file, secret)
+        for field, files, secret in (("files", wanted.files, False), ("secretFiles", wanted.secret_files, True))
+        for index, each in enumerate(files)
+    ]
+    variables = (("config.env", "", wanted.env, False), ("config.secretEnv", "", wanted.secret_env, True))
+    return asked + [(field, key, name, secret) for field, key, name, secret in variables if name]
+
+
 def build(  # noqa: PLR0913 - the facts about one content
     found: Sequence[Found],
     contents: Mapping[str, bytes],
@@ -204,7 +235,8 @@ def build(  # noqa: PLR0913 - the facts about one content
     *,
     repository: str,
     project: str,
-    own: Mapping[str, str],
+    own: Collection[str],
+    decrypted: Mapping[str, bytes] | None = None,
     problems: list[Problem],
 ) -> Content:
     """Return a project's configuration, each file checked for its syntax.
@@ -216,27 +248,67 @@ def build(  # noqa: PLR0913 - the facts about one content
         repository: What people call the repository, for errors.
         project: Gitea project.
         own: Environment variables of the project file, which the repository must not set as well.
+        decrypted: Git's name → what was in the file before it was encrypted, for each that is; None where nobody
+            decrypts, who then gets the hashes alone.
         problems: Is added a line for each file that is wrong.
     """
-    files = {each.key: contents[each.entry.name] for each in found if each.key}
+    files: dict[str, bytes] = {}
     env: dict[str, str] = {}
+    secret_files: dict[str, SecretBytes] = {}
+    secret_env: dict[str, SecretBytes] = {}
+    encrypted: dict[str, str] = {}
     for each in found:
         content, name = contents[each.entry.name], f"{repository}/{each.path}"
-        if content.startswith(_LFS_POINTER):
-            problems.append(Problem(name, "", "is a pointer of Git LFS, not the file: commit it as it is"))
-            continue
-        try:
+        values = encrypted_values(each.path, content)
+        wrong = _wrong(each, content, values)
+        if wrong:
+            problems.append(Problem(name, "", wrong))
+        elif values is None:
             if each.key:
-                check_syntax(name, content)
-            else:
-                env = parse_dotenv(name, content)
-        except SettingsError as error:
-            problems += error.problems
+                files[each.key] = content
+            env |= _parsed(each, name, content, problems)
+        else:
+            encrypted[each.key] = values
+            secret = (decrypted or {}).get(each.entry.name)
+            if secret is not None:
+                if each.key:
+                    secret_files[each.key] = SecretBytes(secret)
+                variables = _parsed(each, name, secret, problems)
+                secret_env |= {key: SecretBytes(value.encode()) for key, value in variables.items()}
     problems += [
         Problem(f"projects/{project}.yaml", f"env.{name}", "is in the config repository's file too: remove one of them")
-        for name in sorted(env.keys() & own.keys())
+        for name in sorted((env.keys() | secret_env.keys()) & set(own))
     ]
-    return Content(ref=ConfigRef(revision=revision, digest=digest_of(files, env)), files=files, env=env)
+    problems += [
+        Problem(f"{repository}", f"env.{name}", "is in an encrypted file too: remove one of them")
+        for name in sorted(env.keys() & secret_env.keys())
+    ]
+    ref = ConfigRef(revision=revision, digest=digest_of(files, env), secrets=_digest(encrypted) if encrypted else None)
+    return Content(ref=ref, files=files, env=env, secret_files=secret_files, secret_env=secret_env)
+
+
+def _wrong(each: Found, content: bytes, values: str | None) -> str:
+    """Return why a file is not what the project file says it is; empty when it is."""
+    if content.startswith(_LFS_POINTER):
+        return "is a pointer of Git LFS, not the file: commit it as it is"
+    if each.secret and values is None:
+        return f"is not encrypted, as {each.field} says: take its content for known, and `sops encrypt` the next one"
+    if values is not None and not each.secret:
+        return f"is encrypted with sops, and {each.field} would hand it on so: name it in secretFiles or secretEnv"
+    return ""
+
+
+def _parsed(each: Found, name: str, content: bytes, problems: list[Problem]) -> dict[str, str]:
+    """Check a file's syntax, and return its environment variables if it is a file of those."""
+    try:
+        if not each.key:
+            return parse_dotenv(name, content)
+        check_syntax(name, content)
+    except SettingsError as error:
+        # What is wrong may quote what is there.
+        told = [replace(problem, message="not readable") for problem in error.problems]
+        problems += told if each.secret and each.key else error.problems
+    return {}
 
 
 def digest_of(files: Mapping[str, bytes], env: Mapping[str, str]) -> str:
@@ -245,6 +317,10 @@ def digest_of(files: Mapping[str, bytes], env: Mapping[str, str]) -> str:
         "files": {key: hashlib.sha256(content).hexdigest() for key, content in files.items()},
         "env": dict(env),
     }
+    return _digest(parts)
+
+
+def _digest(parts: object) -> str:
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
@@ -271,5 +347,8 @@ def stored(resources: Mapping[str, object], name: str, ref: ConfigRef) -> Conten
         content |= {key: base64.b64decode(str(value), validate=True) for key, value in binary.items()}
     except binascii.Error:
         return None
-    whole = digest_of(content, env) == ref.digest
-    return Content(ref=ref, files=content, env=env) if whole else None
+    secrets = [stored_secret(resources, each) for each in configuration_names(name, ref.secrets or "")]
+    if digest_of(content, env) != ref.digest or (ref.secrets and secrets == [None, None]):
+        return None
+    secret_files, secret_env = (each or {} for each in secrets)
+    return Content(ref=ref, files=content, env=env, secret_files=secret_files, secret_env=secret_env)

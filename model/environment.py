@@ -22,6 +22,10 @@ class Registry(Frozen):
     changes, and a tag that is pushed anew can't change what runs. False only where the registry can't be reached
     from where ``pulumi`` runs."""
 
+    pull_secret: DnsLabel | None = None
+    """Secret with which the cluster pulls images, named by every ServiceAccount: made from
+    ``package-platform:registryCredentials``, or there already. None where anybody may pull."""
+
 
 class Ingress(Frozen):
     """The way in from outside the cluster."""

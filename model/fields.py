@@ -25,6 +25,7 @@ class Frozen(BaseModel):
         alias_generator=to_camel,
         validate_by_name=True,
         serialize_by_alias=True,
+        hide_input_in_errors=True,
     )
 
 
@@ -43,6 +44,8 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
 _CONFIG_PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\Z")
 _CONTAINER_PATH = re.compile(r"(/[A-Za-z0-9._-]+)+\Z")
 _CONFIG_PATH_LIMIT = 253
+# https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data
+_SECRET_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 
 
 def _dns_label(value: str) -> str:
@@ -127,6 +130,12 @@ def _container_path(value: str) -> str:
     return value
 
 
+def _secret_key(value: str) -> str:
+    if not _SECRET_KEY.match(value) or value in {".", ".."}:
+        raise ValueError(f"{value!r} is no name of a secret: letters, digits, '.', '_' and '-', at most 253")
+    return value
+
+
 def _leaves(path: str) -> bool:
     return any(part in {".", ".."} for part in path.split("/"))
 
@@ -160,6 +169,8 @@ ConfigPath = Annotated[str, AfterValidator(_config_path)]
 """A file in the config repository, below the folders that say whom it is for."""
 ContainerPath = Annotated[str, AfterValidator(_container_path)]
 """An absolute path in a container."""
+SecretKey = Annotated[str, AfterValidator(_secret_key)]
+"""A name of a secret."""
 Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
 """A TCP port that a process without privileges may listen on is 1024 or higher; any port is accepted here."""
 Seconds = Annotated[int, Field(ge=0, le=3600)]

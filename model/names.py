@@ -67,8 +67,16 @@ def slot_service_name(name: str, slot: SlotName) -> str:
 
 
 def configuration_names(name: str, digest: str) -> tuple[str, str]:
-    """Return the names of a project's ConfigMaps of one content: the files', and the environment variables'."""
+    """Return the names of a project's ConfigMaps of one content: the files', and the environment variables'.
+
+    Its Secrets from encrypted files have names of the same form, with a hash of their own.
+    """
     return f"{name}-config-{digest}", f"{name}-env-{digest}"
+
+
+def secrets_name(name: str, digest: str) -> str:
+    """Return the name of the Secret with what a project takes of the stack file's secrets."""
+    return f"{name}-secrets-{digest}"
 
 
 def all_names(name: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -44,13 +45,14 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {by_folded[found[0]]!r}?" if found else ""
 
 
-def from_validation(
+def from_validation(  # noqa: PLR0913 - how to tell it
     file: str,
     error: ValidationError,
     *,
     prefix: str = "",
     known: Sequence[str] = (),
     skip_first: bool = False,
+    secret: Sequence[str] = (),
 ) -> list[Problem]:
     """Turn pydantic's findings into problems.
 
@@ -60,9 +62,14 @@ def from_validation(
         prefix: Put before each field path as it is, for input that is a part of a larger file.
         known: Field names that a user may have meant, for suggestions on unknown keys.
         skip_first: Leave out the first part of each path, which for a tagged union is the tag.
+        secret: First parts of paths below which no value may be shown.
     """
     return [
-        Problem(file, prefix + ".".join(_path(details, skip_first)), _message(details, known))
+        Problem(
+            file,
+            prefix + ".".join(_path(details, skip_first)),
+            _message(details, known, shown=not details["loc"] or details["loc"][0] not in secret),
+        )
         for details in error.errors()
     ]
 
@@ -72,7 +79,7 @@ def _path(details: ErrorDetails, skip_first: bool) -> list[str]:  # noqa: FBT001
     return [str(part) for part in parts if part != "[key]"]
 
 
-def _message(details: ErrorDetails, known: Sequence[str]) -> str:
+def _message(details: ErrorDetails, known: Sequence[str], *, shown: bool) -> str:
     kind = details["type"]
     if kind == "extra_forbidden":
         key = str(details["loc"][-1])
@@ -81,7 +88,8 @@ def _message(details: ErrorDetails, known: Sequence[str]) -> str:
         return "is required"
     if kind in {"value_error", "assertion_error"}:
         return str(details.get("ctx", {}).get("error", details["msg"]))
-    given = f" (got {_shown(details['input'])})" if not isinstance(details["input"], dict | list) else ""
+    hidden = isinstance(details["input"], dict | list) or not shown
+    given = "" if hidden else f" (got {_shown(cast('object', details['input']))})"
     text = details["msg"]
     return f"{text[0].lower()}{text[1:]}{given}"
 

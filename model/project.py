@@ -27,6 +27,7 @@ from model.fields import (
 )
 from model.plan import After, StrategyName
 from model.problems import Problem, SettingsError, from_validation
+from model.secrets import ProjectSecrets
 from model.storage import Volume, mount_problem, strategy_problem
 
 LARGEST_GRACE_SECONDS = 3600
@@ -231,6 +232,8 @@ class ProjectBase(Frozen):
     """Files and environment variables from the config repository (``package-platform:configPath``)."""
     storage: tuple[Volume, ...] = ()
     """Volumes, whose data outlives releases and pods."""
+    secrets: ProjectSecrets | None = None
+    """What it takes of ``package-platform:secrets``, as environment variables or files."""
     probes: Probes
     """Health questions."""
     resources: Resources = Resources()
@@ -272,6 +275,12 @@ class ProjectBase(Frozen):
         doubles = [route for index, route in enumerate(self.routes) if route in self.routes[:index]]
         if doubles:
             raise ValueError(f"routes has {doubles[0].host}{doubles[0].path} twice")
+        taken = {*self.env} & {*(self.secrets.env if self.secrets else ())}
+        if taken:
+            raise ValueError(f"{min(taken)} is in env and in secrets.env: remove one of the two")
+        for each in self.secrets.files if self.secrets else ():
+            if self.config and self.config.takes(each.path):
+                raise ValueError(f"secrets.files has {each.path}, which config has too: change one")
         return self
 
 

@@ -43,13 +43,20 @@ class ConfigRef(Frozen):
     revision: str
     """The commit of the config repository at which it was read."""
     digest: str
-    """Hash of what was read."""
+    """Hash of what was read in plain text."""
+    secrets: str | None = None
+    """Hash of the encrypted values of what was read from encrypted files; None where there are none."""
+
+    @property
+    def key(self) -> str:
+        """By what its content is found among others."""
+        return f"{self.digest}-{self.secrets}" if self.secrets else self.digest
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConfigRef) and self.digest == other.digest
+        return isinstance(other, ConfigRef) and (self.digest, self.secrets) == (other.digest, other.secrets)
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash((self.digest, self.secrets))
 
 
 class Release(Frozen):
@@ -73,6 +80,9 @@ class Slot(Frozen):
     of the project file that reaches a pod are in it."""
     warm: bool = True
     """Whether it has pods; False after ``release tidy``."""
+    secrets: str | None = None
+    """Keyed hash of what it was given of the stack file's secrets; None where that is nothing. They are no part of the
+    release: a password that was changed is the right one for every release, also for one that is gone back to."""
 
 
 class Migrated(Frozen):

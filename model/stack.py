@@ -6,19 +6,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretBytes, SecretStr, ValidationError
 
 from model.configuration import Content
 from model.environment import Environment
-from model.fields import Commit, Frozen, Tag, field_names, plain_mapping
+from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
 from model.ingress import KINDS
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import ConfigRef, Instruction, Record, Release
+from model.release import ConfigRef, Instruction, Record, Release, Slot
+from model.secrets import NAMES as SECRET_NAMES
+from model.secrets import (
+    ClusterSecrets,
+    RegistryCredentials,
+    StackKey,
+    TlsCertificate,
+    as_written,
+    secrets_digest,
+)
 from model.storage import Claim, change_problems, claim_name, class_problems
 
 NAMESPACE = "package-platform"
@@ -79,6 +88,16 @@ class StackConfig(Frozen):
     config_revisions: Mapping[str, Commit] = Field(default_factory=dict)
     """Gitea project → commit of the config repository. For a project without one it is the commit that is checked out
     (``HEAD``)."""
+    secrets: Mapping[str, Mapping[SecretKey, SecretStr]] = Field(default_factory=dict)
+    """Gitea project → name → value; each value encrypted (`pulumi config set --secret --path`)."""
+    secret_key: StackKey | None = None
+    """Any long random text, encrypted: needed as soon as there are ``secrets``, whose hashes are made with it."""
+    registry_credentials: RegistryCredentials | None = None
+    """With what the cluster pulls images; its password encrypted. They become the Secret that
+    ``environment.registry.pullSecret`` names, by the stack that has ``platform``."""
+    ingress_certificate: TlsCertificate | None = None
+    """The certificate of the ingress, its key encrypted. It becomes the Secret that
+    ``environment.ingress.ha.tls`` names."""
     projects: Selection = Selection()
     """Which projects belong to this stack."""
     platform: bool = True
@@ -94,13 +113,14 @@ def stack_schema() -> dict[str, Any]:
     # The tags' own pattern is checked by the program; an editor can at least tell a number from a text.
     own = {f"{NAMESPACE}:{key}": value for key, value in schema["properties"].items()}
     config = {"type": "object", "properties": own, "required": [f"{NAMESPACE}:environment"]}
-    return {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack file",
         "type": "object",
         "properties": {"config": config},
         "$defs": definitions,
     }
+    return cast("dict[str, Any]", as_written(whole))
 
 
 class Application(Frozen):
@@ -136,11 +156,15 @@ class Application(Frozen):
     """The configuration to run with, once it was read."""
     contents: Mapping[str, Content] = Field(default_factory=dict)
     """Hash → content of every configuration that one of its slots needs."""
+    secrets: str | None = None
+    """Keyed hash of the secrets of the stack file to run with; None for a project that takes none."""
+    secret_values: Mapping[str, Mapping[str, SecretBytes]] = Field(default_factory=dict)
+    """Hash → name → value of all that one of its slots needs."""
 
     @property
     def content(self) -> Content | None:
         """What the configuration consists of; None for a project that has none."""
-        return self.contents.get(self.config.digest) if self.config else None
+        return self.contents.get(self.config.key) if self.config else None
 
     @property
     def keeps_config(self) -> bool:
@@ -192,6 +216,10 @@ class Application(Frozen):
         revision = release.config.revision if release.config else self.config_revision
         return self.model_copy(update={"image": image, "config": release.config, "config_revision": revision})
 
+    def in_slot(self, slot: Slot) -> Application:
+        """Return the application with all that a slot was given to run."""
+        return self.running(slot.release).model_copy(update={"secrets": slot.secrets})
+
 
 class Stack(Frozen):
     """One environment with its projects."""
@@ -207,6 +235,8 @@ class Stack(Frozen):
     """False when only one project of the stack is registered, by a run that targets it."""
     config_path: str | None = None
     """Folder of a checkout of the config repository, relative to the program's."""
+    cluster_secrets: ClusterSecrets = ClusterSecrets()
+    """Secrets that are no project's."""
     left_claims: tuple[Claim, ...] = ()
     """Volumes of projects that are not deployed any more, whose data is to stay."""
 
@@ -253,7 +283,9 @@ def _config(file: str, stack: str, data: Mapping[str, Any], problems: list[Probl
     try:
         return _validated(data)
     except ValidationError as error:
-        found = from_validation(file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig))
+        found = from_validation(
+            file, error, prefix=f"{NAMESPACE}:", known=field_names(StackConfig), secret=SECRET_NAMES
+        )
         problems += [replace(problem, field=_without_tags(problem.field)) for problem in found]
         rest = _without_bad_parts(data, error)
     try:
@@ -320,6 +352,7 @@ def parse_stack(
     by_project = {gitea_name(path): project for path, project in projects.items()}
     problems += _wrong_canaries(file, config, by_project)
     problems += _wrong_revisions(file, config, by_project, list(by_name))
+    problems += _wrong_secrets(file, config, by_project, list(by_name), data)
     problems += _shared_routes(config.environment, projects)
     problems += _behind_weights(config.environment, projects)
     problems += _shared_claims(projects)
@@ -339,6 +372,7 @@ def parse_stack(
         platform=config.platform,
         allow_older=tuple(filter(None, (name.strip() for name in older))),
         config_path=config.config_path,
+        cluster_secrets=ClusterSecrets(registry=config.registry_credentials, certificate=config.ingress_certificate),
     )
 
 
@@ -499,7 +533,18 @@ def _application(path: str, project: Project, config: StackConfig) -> Applicatio
         image=image,
         canary=config.canaries.get(name),
         config_revision=config.config_revisions.get(name, ""),
+        **_secrets(name, project, config),
     )
+
+
+def _secrets(name: str, project: Project, config: StackConfig) -> dict[str, Any]:
+    """Return a project's own secrets with their hash."""
+    if project.secrets is None or config.secret_key is None:
+        return {}
+    values = {each: config.secrets[name][each] for each in project.secrets.names}
+    digest = secrets_digest(config.secret_key, values)
+    known = {each: SecretBytes(value.get_secret_value().encode()) for each, value in values.items()}
+    return {"secrets": digest, "secret_values": {digest: known}}
 
 
 def _names(files: Mapping[str, str]) -> list[Problem]:
@@ -625,6 +670,60 @@ def _wrong_revisions(
             problems.append(Problem(file, field, f"there is no project file for it{nearest(name, known)}"))
         elif name in projects and projects[name].config is None:
             problems.append(Problem(file, field, f"projects/{name}.yaml has no config: remove this, or say there what"))
+    return problems
+
+
+def _wrong_secrets(
+    file: str,
+    config: StackConfig,
+    projects: Mapping[str, Project],
+    known: Sequence[str],
+    data: Mapping[str, object],
+) -> list[Problem]:
+    field, problems = f"{NAMESPACE}:secrets", list[Problem]()
+    # What is there and bad is told already.
+    written = plain_mapping(data.get("secrets")) or {}
+    for name, values in config.secrets.items():
+        wanted = projects[name].secrets if name in projects else None
+        names = wanted.names if wanted else ()
+        if name not in known:
+            problems.append(Problem(file, f"{field}.{name}", f"there is no project file for it{nearest(name, known)}"))
+        problems += [
+            Problem(file, f"{field}.{name}.{each}", f"projects/{name}.yaml takes no such secret{nearest(each, names)}")
+            for each in values
+            if name in projects and each not in names
+        ]
+    needing = [name for name, project in projects.items() if project.secrets and config.projects.selects(name)]
+    for name in needing:
+        wanted = projects[name].secrets
+        problems += [
+            Problem(
+                file,
+                f"{field}.{name}.{each}",
+                f"is needed by projects/{name}.yaml: "
+                f'`pulumi config set --secret --path \'{NAMESPACE}:secrets["{name}"]["{each}"]\'`, which asks for it',
+            )
+            for each in (wanted.names if wanted else ())
+            if each not in (plain_mapping(written.get(name)) or {})
+        ]
+    if needing and data.get("secretKey") is None:
+        message = f"is needed with secrets: `openssl rand -hex 32 | pulumi config set --secret {NAMESPACE}:secretKey`"
+        problems.append(Problem(file, f"{NAMESPACE}:secretKey", message))
+    return problems + _nowhere_to_go(file, config)
+
+
+def _nowhere_to_go(file: str, config: StackConfig) -> list[Problem]:
+    """Return a line for each secret of the cluster that no Secret is named for."""
+    environment, problems = config.environment, list[Problem]()
+    if config.registry_credentials and not environment.registry.pull_secret:
+        message = "is for the Secret that environment.registry.pullSecret names: name one"
+        problems.append(Problem(file, f"{NAMESPACE}:registryCredentials", message))
+    ha = environment.ingress.ha
+    if config.ingress_certificate and not (ha and ha.kind != "alb" and ha.tls):
+        message = (
+            "is for the Secret that environment.ingress.ha.tls.secret names: name one, in the stack with the ingress"
+        )
+        problems.append(Problem(file, f"{NAMESPACE}:ingressCertificate", message))
     return problems
 
 

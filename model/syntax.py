@@ -15,6 +15,7 @@ from model.problems import Problem, SettingsError
 _TEXT = r'"(?:[^"\\\n]|\\.)*"'
 _COMMENTS = re.compile(rf"{_TEXT}|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _FINAL_COMMAS = re.compile(rf"{_TEXT}|,(?=\s*[}}\]])")
+_NGINX_FOLDERS = {"nginx", "conf.d"}
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -29,7 +30,8 @@ class _WrongError(ValueError):
 def check_syntax(file: str, content: bytes) -> None:
     """Check a file by what its name says it is; one of another kind is taken as it is.
 
-    JSON, YAML, XML (also ``.config``) and TOML are known. ``appsettings*.json`` may have comments and final commas, as
+    JSON, YAML, XML (also ``.config``), TOML and nginx's configuration (``nginx.conf``, and ``*.conf`` in a folder
+    ``nginx`` or ``conf.d``) are known. ``appsettings*.json`` may have comments and final commas, as
     .NET reads it; other JSON may not.
 
     Args:
@@ -44,10 +46,16 @@ def check_syntax(file: str, content: bytes) -> None:
     try:
         if kind == "json":
             _json(content, relaxed=name.startswith("appsettings"))
+        elif name == "nginx.conf":
+            kind = "nginx configuration"
+            _nginx(content, whole=True)
+        elif kind == "conf" and _NGINX_FOLDERS & set(file.split("/")[:-1]):
+            kind = "nginx configuration"
+            _nginx(content, whole=False)
         elif kind in _CHECKS:
             _CHECKS[kind](content)
     except _WrongError as error:
-        shown = {"yml": "YAML", "config": "XML"}.get(kind, kind.upper())
+        shown = {"yml": "YAML", "config": "XML"}.get(kind, kind if " " in kind else kind.upper())
         raise SettingsError([Problem(file, f"line {error.line}", f"not readable as {shown}: {error}")]) from None
 
 
@@ -116,6 +124,15 @@ def _toml(content: bytes) -> None:
         found = _POSITION.search(str(error))
         line = int(found[1]) if found else content.count(b"\n") + 1
         raise _WrongError(line, _POSITION.sub("", str(error)).strip()) from None
+
+
+def _nginx(content: bytes, *, whole: bool) -> None:
+    from model.nginx import NginxError, check_nginx  # noqa: PLC0415 - rarely used, and start-up counts
+
+    try:
+        check_nginx(_text(content), whole=whole)
+    except NginxError as error:
+        raise _WrongError(error.line, str(error)) from None
 
 
 _CHECKS: dict[str, Callable[[bytes], None]] = {

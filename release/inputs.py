@@ -18,6 +18,7 @@ from model.fields import plain_mapping
 from model.names import InvalidName, kubernetes_name
 from model.problems import Problem, SettingsError, nearest
 from model.release import Record
+from model.secrets import masked, plain_secrets
 from model.stack import NAMESPACE, Application, gitea_name, parse_stack
 from model.yaml_text import parse_yaml
 from release.errors import RefusedError
@@ -32,6 +33,7 @@ ALLOW_OLDER = f"{NAMESPACE}:allowOlder"
 CANARIES = f"{NAMESPACE}:canaries"
 CONFIG_PATH = f"{NAMESPACE}:configPath"
 CONFIG_REVISIONS = f"{NAMESPACE}:configRevisions"
+_NOT_READ = ("canaries", "registryCredentials", "ingressCertificate")  # the program checks them
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,14 @@ class Program:
 def _checked(
     program: Program, tags: Mapping[str, str], files: Mapping[str, object]
 ) -> tuple[Environment, tuple[Application, ...]]:
-    own = {key: value for key, value in program.own_config.items() if key != "canaries"}
-    if "configRevisions" in own:  # those of other projects are not this one's business
-        mine = [gitea_name(file) for file in files]
-        told = plain_mapping(own["configRevisions"]) or {}
-        own["configRevisions"] = {name: revision for name, revision in told.items() if name in mine}
+    plain = plain_secrets(program.stack_file.name, program.own_config)
+    if plain:
+        raise RefusedError([str(problem) for problem in plain])
+    own = {key: value for key, value in masked(program.own_config).items() if key not in _NOT_READ}
+    mine = [gitea_name(file) for file in files]
+    for key in {"configRevisions", "secrets"} & own.keys():  # those of other projects are not this one's business
+        told = plain_mapping(own[key]) or {}
+        own[key] = {name: value for name, value in told.items() if name in mine}
     try:
         stack = parse_stack(program.stack_file.name, program.stack, {**own, "tags": tags}, files)
     except SettingsError as error:

@@ -30,6 +30,7 @@ PARTS = (
     "registry.py",
     "config_repository.py",
     "rollout.py",
+    "sops.py",
     "smoke.py",
     "model",
     "manifests",
@@ -167,6 +168,10 @@ class Program:
         """Run `pulumi config set --path`, as a person types it: `tags["SJZY.Package.Api"]`."""
         self.pulumi("config", "set", "--path", path, value)
 
+    def config_set_secret(self, path: str, value: str) -> None:
+        """Run `pulumi config set --secret --path` with the value on standard input, as in a pipe."""
+        self.pulumi("config", "set", "--secret", "--path", path, stdin=value)
+
     def set_tag(self, project: str, tag: str) -> None:
         """Ask for a tag; nothing is deployed by this."""
         self.config_set(f'tags["{project}"]', tag)
@@ -193,19 +198,21 @@ class Program:
         """Return all resources in the stack's state."""
         return json.loads(self.pulumi("stack", "export").stdout)["deployment"].get("resources", [])
 
-    def pulumi(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def pulumi(
+        self, command: str, *arguments: str, check: bool = True, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of pulumi on the stack; with `check` its failure fails the test and shows all that it said."""
         line = [str(self.cluster.instance.binaries / "pulumi"), command, *arguments, "--non-interactive"]
         if not (command == "stack" and arguments[0] == "init"):
             line.append(f"--stack={self.stack}")
         if command in CHANGING:
             self._outputs = {}
-        finished = self._run(line)
+        finished = self._run(line, stdin)
         if check and finished.returncode != 0:
             raise AssertionError(f"{' '.join(line[1:])}\n{finished.stdout[-6000:]}\n{finished.stderr[-3000:]}")
         return finished
 
-    def _run(self, line: list[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, line: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
         """Run it in a process group of its own, so that its plugins end with it when it takes too long."""
         environment = {
             **self.cluster.env,
@@ -217,13 +224,14 @@ class Program:
             line,
             cwd=self.folder,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         ) as process:
             try:
-                output, errors = process.communicate(timeout=COMMAND_SECONDS)
+                output, errors = process.communicate(stdin, timeout=COMMAND_SECONDS)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise

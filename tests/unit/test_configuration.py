@@ -512,3 +512,41 @@ def test_git_is_not_there(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(os.environ, "PATH", "/nowhere")
     (line,) = refused(checkout, stack_of())
     assert line == "Pulumi.uat.yaml:package-platform:configPath: `git` is not on PATH: install it"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        (
+            "nginx.conf",
+            "events {}\nhttp {\n  server {\n    listen 80\n  }\n}\n",
+            '4: @ directive "listen" is not terminated by ";"',
+        ),
+        ("nginx.conf", "events {}\nhttp {\n  server { }\n", '3: @ unexpected end of file, expecting "}"'),
+        ("nginx.conf", "events {}\n}\n", '2: @ unexpected "}"'),
+        ("nginx.conf", "events {}\nlisten 80;\n", '2: @ "listen" directive is not allowed here'),
+        ("nginx.conf", "worker_processes", '1: @ directive "worker_processes" is not terminated by ";"'),
+        ("conf.d/site.conf", "server {\n  root;\n}\n", '2: @ invalid number of arguments in "root" directive'),
+        ("nginx/site.conf", 'server {\n  add_header a "b;\n}\n', '2: @ unexpected end of file, expecting "}"'),
+    ],
+)
+def test_nginx_configuration_that_does_not_parse(file: str, text: str, line: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_syntax(f"config/{file}", text.encode())
+    assert str(caught.value) == f"config/{file}:line {line}".replace("@", "not readable as nginx configuration:")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (
+            "nginx.conf",
+            "events {}\nhttp { map $a $b { default 1; } later x; server { if ($a = b) { return 301 /; } } }",
+        ),
+        ("nginx.conf", 'events {} # }\nhttp { log_format m escape=json \'{"a":"$b"}\'; }'),
+        ("conf.d/site.conf", "server { listen 8080; location / { root /srv; } }\n"),
+        ("fluent.conf", "<source>\n"),
+    ],
+)
+def test_nginx_configuration_that_parses(file: str, text: str) -> None:
+    check_syntax(f"config/{file}", text.encode())

@@ -48,3 +48,14 @@ def test_stack_files_fit_their_schema(path: Path) -> None:
 def test_the_schema_refuses_what_the_program_refuses(bad: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, schema("project"))
+
+
+def test_the_schema_wants_secrets_as_pulumi_writes_them() -> None:
+    stack = content(next(path for path in STACK_FILES if path.name == "Pulumi.uat.yaml"))
+    config = stack["config"]
+    config["package-platform:secretKey"] = {"secure": "v1:abc"}
+    config["package-platform:secrets"] = {"packet": {"A": {"secure": "v1:abc"}}}
+    jsonschema.validate(stack, schema("stack"))
+    config["package-platform:secrets"] = {"packet": {"A": "plain"}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(stack, schema("stack"))
