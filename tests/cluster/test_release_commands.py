@@ -13,7 +13,7 @@ from tests.cluster.program import Program
 from tests.cluster.releasing import Release
 from tests.cluster.test_strategies import pods_of, record_of
 
-API, NAME = "SJZY.Package.Api", "sjzy-package-api"
+API = "SJZY.Package.Api"
 FRONT_END = "packet"
 RATE = 50
 HEAD_START_SECONDS = 2.0
@@ -95,18 +95,6 @@ def test_a_difference_is_shown_and_the_stack_file_follows_what_runs(program: Pro
     assert synced.said["changed"] == {API: after}
     assert program.tags[API] == after
     assert release("sync").said["changed"] == {}
-
-
-def test_what_was_changed_by_hand_is_told_and_repaired(program: Program, release: Release, cluster: Cluster) -> None:
-    namespace = f"--namespace={program.namespace}"
-    cluster.kubectl("set", "image", namespace, f"deployment/{NAME}", f"{NAME}=harbor.package.test/back/{NAME}:none")
-    (status,) = release("status", API).said["projects"]
-    assert any("image" in line for line in status["drift"]), status
-    program.up("--refresh")
-    program.wait_until_settled()
-    (status,) = release("status", API).said["projects"]
-    assert status["drift"] == []
-    assert program.answer(API).json()["tag"] == program.tags[API]
 
 
 def test_the_whole_stack_goes_back_to_an_earlier_update(program: Program, release: Release) -> None:
