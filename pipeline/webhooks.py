@@ -1,8 +1,9 @@
 """``python -m pipeline webhooks``: every project's webhook in Gitea, made or repaired from ``projects/``.
 
-A webhook is ours when it leads to our job server, or has our token; others are left alone. Gitea tells everything of a webhook but its
-secret, and changes everything but that. So the secret is derived from the same key as the token in the Authorization
-header, which Gitea does tell: where the token is not the right one, the webhook is removed and made anew.
+A webhook is ours when it leads to our job server, or has our token; others are left alone. Gitea tells everything
+of a webhook but its secret, and changes everything but that. So the secret is derived from the same key as the token in
+the Authorization header, which Gitea does tell: where the token is not the right one, the webhook is removed and made
+anew.
 """
 
 from __future__ import annotations
