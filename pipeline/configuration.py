@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import typer
 
 from config_repository import ConfigRepository, ConfigRepositoryError
 from model.configuration import Configuration, find
+from model.fields import plain_mapping
 from model.problems import Problem
 from pipeline import release
 from pipeline.arguments import HERE, Cwd, SettingsFile, Stack, Workspace
@@ -39,12 +43,12 @@ def config(
     revision = checkout.run("rev-parse", "HEAD")
     release.hand_over(checkout, program, stack, revision)
     repository = ConfigRepository(checkout.folder)
-    environment = str((program.stack(stack).get("environment") or {}).get("name", stack))
+    environment = str((plain_mapping(program.stack(stack).get("environment")) or {}).get("name", stack))
     concerned: list[tuple[str, str]] = []
     for live in release.status(program, stack):
         name, tag, runs = str(live["project"]), live["deployed"], live["config"]
         wanted = files[name].config if name in files else None
-        if wanted and tag and _differs(repository, environment, name, wanted, str(runs or ""), revision):
+        if wanted and tag and _differs(_Reader(repository, environment, name, wanted), str(runs or ""), revision):
             concerned.append((name, str(tag)))
     if not concerned:
         typer.echo(f"{revision[:12]} changes no project's configuration in {stack}: nothing is released")
@@ -59,21 +63,27 @@ def config(
         raise ReleaseFailedError(lines, max(failed.values()))
 
 
-def _differs(  # noqa: PLR0913 - what two contents are told apart by
-    repository: ConfigRepository, environment: str, project: str, wanted: Configuration, runs: str, revision: str
-) -> bool:
+@dataclass(frozen=True)
+class _Reader:
+    """What one project reads of the config repository."""
+
+    repository: ConfigRepository
+    environment: str
+    project: str
+    wanted: Configuration
+
+    def names(self, revision: str) -> Mapping[str, str] | None:
+        """Return git's name of each file's content at a commit; None where one is missing."""
+        problems: list[Problem] = []
+        tree = self.repository.tree(self.repository.commit(revision))
+        found = find(self.wanted, self.environment, self.project, tree, problems)
+        return None if problems else {f"{each.field}/{each.key}": each.entry.name for each in found}
+
+
+def _differs(reader: _Reader, runs: str, revision: str) -> bool:
     """Tell whether a project's files at a commit are others than those it runs with; so it is when one is missing."""
     try:
-        before = _names(repository, environment, project, wanted, runs) if runs else None
+        before = reader.names(runs) if runs else None
     except ConfigRepositoryError:
         before = None  # what runs is not in this repository any more: the release decides
-    return before is None or before != _names(repository, environment, project, wanted, revision)
-
-
-def _names(
-    repository: ConfigRepository, environment: str, project: str, wanted: Configuration, revision: str
-) -> dict[str, str] | None:
-    """Return key → git's name of each file's content; None where one is missing."""
-    problems: list[Problem] = []
-    found = find(wanted, environment, project, repository.tree(repository.commit(revision)), problems)
-    return None if problems else {f"{each.field}/{each.key}": each.entry.name for each in found}
+    return before is None or before != reader.names(revision)
