@@ -132,7 +132,13 @@ def credentials() -> Generator[Mapping[str, str]]:
     if not any(os.environ.get(name) for name in (keys.GITEA_TOKEN, f"{keys.GITEA_TOKEN}_FILE")):
         yield {}
         return
-    token = keys.secret(keys.GITEA_TOKEN, "an access token of Gitea")
+    with askpass(keys.secret(keys.GITEA_TOKEN, "an access token of Gitea")) as variables:
+        yield variables
+
+
+@contextmanager
+def askpass(token: str) -> Generator[Mapping[str, str]]:
+    """Yield variables with which git answers a server's question for a password with a token."""
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         script = Path(folder) / "askpass"
         script.write_text(_ASKPASS, encoding="utf-8")
