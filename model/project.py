@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from model.build import Build
 from model.configuration import Configuration
 from model.fields import (
     Count,
@@ -215,6 +216,8 @@ class ProjectBase(Frozen):
     """Plain environment variables. No secrets here: this file is in Git."""
     config: Configuration | None = None
     """Files and environment variables from the config repository (``package-platform:configPath``)."""
+    build: Build = Build()
+    """How the pipeline makes the image. A release of an image that is there needs none of it."""
     probes: Probes
     """Health questions."""
     resources: Resources = Resources()

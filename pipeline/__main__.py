@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pipeline import build, checkout, deploy, push, webhooks
+from pipeline import build, checkout, configuration, deploy, push, webhooks
 from pipeline.errors import EXIT_CODES, PipelineError
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ app.command(help=checkout.HELP)(checkout.checkout)
 app.command(help=build.HELP)(build.build)
 app.command(help=push.HELP)(push.push)
 app.command(help=deploy.HELP)(deploy.deploy)
+app.command(help=configuration.HELP)(configuration.config)
 app.add_typer(webhooks.app, name="webhooks")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from model.fields import Frozen, field_names, plain_mapping
+from model.fields import Frozen, RegistryHost, field_names, plain_mapping
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import Project, parse_project
 from model.yaml_text import parse_yaml
@@ -59,6 +59,8 @@ class Settings(Frozen):
     """The Git server."""
     jenkins: Jenkins
     """The job server."""
+    registry: RegistryHost
+    """The registry that images are pushed to, as image references name it: that of every stack."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Build(Frozen):
     """Commit of the config repository that belongs to it, whole; None where the project has no ``config``."""
     image: str | None = None
     """OCI image layout below the work folder, once it is built."""
+    base: str | None = None
+    """Repository of the registry that has the image's lower layers, where the layout lacks them."""
     repository: str | None = None
     """Image repository with its registry, once it is pushed: ``harbor.example.com/back/sjzy.package.api``."""
     tag: Tag | None = None
