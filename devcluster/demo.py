@@ -347,7 +347,7 @@ class Demo:
         processes.end_all(folder)
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "runner.log"
-        where = ("--address", str(self.instance.host_address), "--port", str(PORT))
+        where = ("--address", str(self.instance.host_address), "--port", str(PORT), "--stack", STACK)
         with log.open("ab") as stream:
             subprocess.Popen(
                 [sys.executable, "-m", "devcluster.job_runner", str(folder), str(self.program), *where],

@@ -167,8 +167,15 @@ class Build:
 class Runner:
     """Runs the jobs."""
 
-    def __init__(
-        self, folder: Path, program: Program, pipelines: Mapping[str, Pipeline], url: str, variables: Mapping[str, str]
+    def __init__(  # noqa: PLR0913 - what a runner consists of
+        self,
+        folder: Path,
+        program: Program,
+        pipelines: Mapping[str, Pipeline],
+        *,
+        url: str,
+        variables: Mapping[str, str],
+        parameters: Mapping[str, str],
     ) -> None:
         """Prepare it.
 
@@ -177,13 +184,15 @@ class Runner:
             program: folder with `projects/`, in which every command runs.
             pipelines: job → its stages; the empty name stands for every other job.
             url: of the runner itself.
-            variables: the whole environment of every command.
+            variables: the environment of every command.
+            parameters: of every job; stronger than what its Jenkinsfile sets.
         """
         self._folder = folder
         self._program = program
         self._pipelines = pipelines
         self._url = url
         self._variables = dict(variables)
+        self._parameters = dict(parameters)
         self._lock = threading.Lock()
         self._queues: dict[str, queue.Queue[Build]] = {}
         self.builds: list[Build] = []
@@ -226,6 +235,7 @@ class Runner:
         variables = {
             **self._variables,
             **pipeline.variables,
+            **self._parameters,
             "PROJECT": build.job,
             "COMMIT": build.push.commit,
             "JOB_NAME": build.job,
@@ -310,7 +320,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def serve(program: Program, folder: Path, address: str, port: int = PORT) -> ThreadingHTTPServer:
+def serve(
+    program: Program, folder: Path, address: str, port: int = PORT, *, parameters: Mapping[str, str] | None = None
+) -> ThreadingHTTPServer:
     """Return the runner's server; the caller lets it serve.
 
     Args:
@@ -318,6 +330,7 @@ def serve(program: Program, folder: Path, address: str, port: int = PORT) -> Thr
         folder: for work folders, logs, and what was delivered.
         address: where it listens.
         port: where it listens; 0 for a free one.
+        parameters: of every job.
 
     Raises:
         PipelineError: the program's files, or the key of the webhooks, are not right.
@@ -332,7 +345,8 @@ def serve(program: Program, folder: Path, address: str, port: int = PORT) -> Thr
     variables = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     variables["PYTHONPATH"] = str(ROOT)
     url = f"http://{address}:{server.server_port}"
-    handler.runner = Runner(folder, program, pipelines, url, variables)  # pyright: ignore[reportAttributeAccessIssue]
+    runner = Runner(folder, program, pipelines, url=url, variables=variables, parameters=parameters or {})
+    handler.runner = runner  # pyright: ignore[reportAttributeAccessIssue]
     return server
 
 
@@ -342,9 +356,11 @@ def main(
     *,
     address: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where it listens.")] = PORT,
+    stack: Annotated[str, typer.Option(help="Parameter of every job: the stack that it releases to.")] = "test",
 ) -> None:
     """Run the jobs until this process is ended."""
-    serve(Program(program), folder, address, port).serve_forever()
+    parameters = {"PACKAGE_PLATFORM_STACK": stack}
+    serve(Program(program), folder, address, port, parameters=parameters).serve_forever()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.soak
 @pytest.fixture(scope="module")
 def demo(cluster: Cluster, deployed: tuple[Program, dict[str, str]]) -> Iterator[Demo]:
     """Gitea, the job runner and the stack `demo`, on a cluster whose ingress is up; one release runs."""
-    assert deployed
+    deployed[0].wait_until_settled()
     made = Demo(cluster.instance, Progress())
     try:
         made.start()

@@ -118,8 +118,10 @@ def runner(tmp_path: Path) -> Callable[..., Runner]:
     def make(*commands: str, **own: str) -> Runner:
         stages = tuple(Stage(f"Stage {index}", command) for index, command in enumerate(commands))
         variables = {"PATH": "/usr/bin:/bin", **own}
-        pipelines = {"": Pipeline(stages, {"STACK": "test"})}
-        return Runner(tmp_path / "jobs", Program(tmp_path), pipelines, "http://127.0.0.1:1", variables)
+        pipelines = {"": Pipeline(stages, {"STACK": "test", "KIND": "shared"})}
+        url, parameters = "http://127.0.0.1:1", {"STACK": "demo"}
+        program = Program(tmp_path)
+        return Runner(tmp_path / "jobs", program, pipelines, url=url, variables=variables, parameters=parameters)
 
     return make
 
@@ -132,11 +134,11 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 def test_stages_run_in_order_with_what_jenkins_tells_them(runner: Callable[..., Runner]) -> None:
-    made = runner('echo "$PROJECT $COMMIT $STACK"', 'echo "$BUILD_URL $JOB_BASE_NAME $PIPELINE_WORKSPACE"')
+    made = runner('echo "$PROJECT $COMMIT $STACK $KIND"', 'echo "$BUILD_URL $JOB_BASE_NAME $PIPELINE_WORKSPACE"')
     build = made.start(Push(API, COMMIT, ""))
     wait(lambda: build.result == SUCCESS)
     log = build.log.read_text()
-    assert f"{API} {COMMIT} test" in log
+    assert f"{API} {COMMIT} demo shared" in log
     assert f"http://127.0.0.1:1/job/{API}/1/ {API} " in log
     assert log.endswith("Finished: SUCCESS\n")
 
