@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pipeline import build, checkout, configuration, deploy, push, webhooks
+from pipeline import access, build, checkout, configuration, deploy, harbor, jobs, notify, push, webhooks
 from pipeline.errors import EXIT_CODES, PipelineError
 
 INTERRUPTED = 130
@@ -20,6 +20,7 @@ Examples:
   python -m pipeline push SJZY.Package.Api
   python -m pipeline deploy SJZY.Package.Api -s test
   python -m pipeline webhooks apply --dry-run
+  python -m pipeline jobs apply --jenkins https://jenkins.example.com --dry-run
 
 \b
 {EXIT_CODES}
@@ -33,7 +34,11 @@ app.command(help=build.HELP)(build.build)
 app.command(help=push.HELP)(push.push)
 app.command(help=deploy.HELP)(deploy.deploy)
 app.command(help=configuration.HELP)(configuration.config)
+app.command(help=notify.HELP)(notify.notify)
+app.command(help=access.HELP)(access.access)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(harbor.app, name="harbor")
 
 
 def main() -> None:

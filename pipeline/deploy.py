@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from pipeline import release, state
@@ -18,8 +20,9 @@ What `release deploy` says, the reason of a failure and its log lines included, 
 this command's. $BUILD_URL becomes the message in the history.
 
 \b
-Example:
+Examples:
   python -m pipeline deploy SJZY.Package.Api -s test
+  python -m pipeline deploy SJZY.Package.Api -s uat --tag 2022-08-03-18-54
 """
 
 
@@ -27,6 +30,9 @@ def deploy(
     project: Project,
     stack: Stack,
     *,
+    tag: Annotated[
+        str, typer.Option("--tag", help="Release this tag of the registry instead of what was pushed.")
+    ] = "",
     workspace: Workspace = HERE,
     cwd: Cwd = HERE,
     settings_file: SettingsFile = None,
@@ -34,6 +40,9 @@ def deploy(
     """Release the image."""
     program = Program(cwd, settings_file)
     program.project(project)
+    if tag:
+        # Its configuration is the one that `release deploy` finds for it.
+        raise typer.Exit(release.deploy(program, stack, project, tag, None))
     done = state.load(workspace, project)
     if done.tag is None:
         raise RefusedError(f"{project} is not pushed yet: run `python -m pipeline push {project}` first")

@@ -50,6 +50,10 @@ class Jenkins(Frozen):
 
     url: Url
     """Root of the server, as Gitea reaches it."""
+    program: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "package-platform"
+    """Repository of this program in Gitea, below the same owner: the jobs read their Jenkinsfile from it."""
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")] = "main"
+    """Its branch."""
 
 
 class Settings(Frozen):
