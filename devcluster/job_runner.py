@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from devcluster.jenkinsfile import Pipeline, parse
+from devcluster.jenkinsfile import Pipeline, UnknownFormError, parse
 from model.fields import plain_mapping
 from pipeline import keys
 from pipeline.settings import Program
@@ -31,6 +31,8 @@ from pipeline.webhooks import TRIGGER_PATH, branches
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
 LARGEST_BODY = 1024 * 1024
+# What the jobs' parameters are when a push starts them.
+PARAMETERS: Mapping[str, str] = {"TAG": "", "STACK": "test"}
 QUEUED, RUNNING, SUCCESS, FAILURE = "QUEUED", "RUNNING", "SUCCESS", "FAILURE"
 # Names of a commit that mean "none": the branch was deleted.
 _NO_COMMIT = {"0" * 40, "0" * 64}
@@ -185,7 +187,7 @@ class Runner:
             pipelines: job → its stages; the empty name stands for every other job.
             url: of the runner itself.
             variables: the environment of every command.
-            parameters: of every job; stronger than what its Jenkinsfile sets.
+            parameters: of every job, besides the commit; stronger than what its Jenkinsfile sets.
         """
         self._folder = folder
         self._program = program
@@ -222,7 +224,7 @@ class Runner:
             build.result = RUNNING
             try:
                 good = self._run(build)
-            except OSError as error:
+            except (OSError, UnknownFormError) as error:
                 build.log.write_text(f"{build.log.read_text()}{error}\n")
                 good = False
             build.result = SUCCESS if good else FAILURE
@@ -232,12 +234,12 @@ class Runner:
         workspace = self._folder / "workspace" / build.job
         workspace.mkdir(parents=True, exist_ok=True)
         pipeline = self._pipelines.get(build.job, self._pipelines[""])
+        parameters = {**self._parameters, "COMMIT": build.push.commit}
         variables = {
             **self._variables,
             **pipeline.variables,
-            **self._parameters,
+            **parameters,
             "PROJECT": build.job,
-            "COMMIT": build.push.commit,
             "JOB_NAME": build.job,
             "JOB_BASE_NAME": build.job,
             "BUILD_NUMBER": str(build.number),
@@ -247,6 +249,8 @@ class Runner:
         }
         with build.log.open("a", encoding="utf-8") as log:
             for stage in pipeline.stages:
+                if not stage.applies(parameters):
+                    continue
                 build.stage = stage.name
                 log.write(f"[{stage.name}] {stage.command}\n")
                 log.flush()
@@ -321,7 +325,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(
-    program: Program, folder: Path, address: str, port: int = PORT, *, parameters: Mapping[str, str] | None = None
+    program: Program, folder: Path, address: str, port: int = PORT, *, parameters: Mapping[str, str] = PARAMETERS
 ) -> ThreadingHTTPServer:
     """Return the runner's server; the caller lets it serve.
 
@@ -345,7 +349,7 @@ def serve(
     variables = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     variables["PYTHONPATH"] = str(ROOT)
     url = f"http://{address}:{server.server_port}"
-    runner = Runner(folder, program, pipelines, url=url, variables=variables, parameters=parameters or {})
+    runner = Runner(folder, program, pipelines, url=url, variables=variables, parameters=parameters)
     handler.runner = runner  # pyright: ignore[reportAttributeAccessIssue]
     return server
 
@@ -356,11 +360,9 @@ def main(
     *,
     address: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where it listens.")] = PORT,
-    stack: Annotated[str, typer.Option(help="Parameter of every job: the stack that it releases to.")] = "test",
 ) -> None:
     """Run the jobs until this process is ended."""
-    parameters = {"PACKAGE_PLATFORM_STACK": stack}
-    serve(Program(program), folder, address, port, parameters=parameters).serve_forever()
+    serve(Program(program), folder, address, port).serve_forever()
 
 
 if __name__ == "__main__":

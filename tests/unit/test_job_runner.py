@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from devcluster.jenkinsfile import Pipeline, Stage, UnknownFormError, parse
-from devcluster.job_runner import FAILURE, ROOT, SUCCESS, Gate, Push, RefusedPushError, Runner, serve
+from devcluster.job_runner import FAILURE, PARAMETERS, ROOT, SUCCESS, Gate, Push, RefusedPushError, Runner, serve
 from pipeline import keys
 from pipeline.settings import Program
 from pipeline.webhooks import TRIGGER_PATH
@@ -212,17 +212,29 @@ def test_over_http(server: str) -> None:
 
 def test_our_jenkinsfiles_have_the_form_that_is_understood() -> None:
     shared = parse(ROOT / "pipeline" / "Jenkinsfile")
-    words = [stage.command.split()[:4] for stage in shared.stages if "deploy" not in stage.command]
-    assert [each[3] for each in words][:3] == ["checkout", "build", "push"]
     assert all(stage.command.startswith("python -m pipeline ") for stage in shared.stages)
+    pushed = [stage.command.split() for stage in shared.stages if stage.applies({**PARAMETERS, "COMMIT": COMMIT})]
+    assert [words[3] for words in pushed] == ["checkout", "build", "push", "deploy"]
+    assert "test" in pushed[-1]
+    again = [stage.command.split()[3] for stage in shared.stages if stage.applies({"TAG": "1", "STACK": "uat"})]
+    assert again == ["deploy"]
     config = parse(ROOT / "pipeline" / "config.Jenkinsfile")
     assert [stage.command.split()[3] for stage in config.stages] == ["config"]
+
+
+@pytest.mark.parametrize("condition", ["params.OTHER == ''", "env.TAG == ''", "params.TAG != ''", "check()", "a b"])
+def test_other_conditions_are_refused(condition: str) -> None:
+    with pytest.raises(UnknownFormError, match="is not understood"):
+        Stage("A", "a", condition).applies(PARAMETERS)
 
 
 def test_another_form_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "Jenkinsfile"
     file.write_text("pipeline { stages {\n stage('A') {\n sh 'a'\n sh 'b'\n } } }")
-    with pytest.raises(UnknownFormError, match=r"stage\('A'\) \{ has 2 commands"):
+    with pytest.raises(UnknownFormError, match=r"stage\('A'\) \{ has 2 commands and 0 conditions"):
+        parse(file)
+    file.write_text("pipeline { stages {\n stage('A') {\n when { branch 'x' }\n sh 'a'\n } } }")
+    with pytest.raises(UnknownFormError, match="has 1 commands and 0 conditions"):
         parse(file)
     file.write_text("node { }")
     with pytest.raises(UnknownFormError, match="has no stage"):
