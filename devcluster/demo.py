@@ -33,7 +33,7 @@ from pipeline.keys import GITEA_TOKEN, WEBHOOK_KEY
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "devcluster" / "samples"
-STACK, OWNER, CONFIG = "demo", "sjzy", "config"
+STACK, NAME, OWNER, CONFIG = "test", "demo", "sjzy", "config"
 API, OTHER_API, PAGE = "SJZY.Package.Api", "SJZY.Package.Output.Api", "packet_label"
 CONFIG_FILE = f"test/{API}/appsettings.json"
 RATE = 20
@@ -143,7 +143,7 @@ class Demo:
         Raises:
             SetupError: something does not come up.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "state").mkdir(parents=True, exist_ok=True)
         self._copy_program()
         self._pulumi("stack", "select", "--create", STACK)
         self._pulumi("up", "--stack", STACK, "--yes", "--skip-preview", "--suppress-outputs")
@@ -289,7 +289,7 @@ class Demo:
         text = deploy.stack_file(ROOT, "uat", self.instance).read_text()
         config: dict[str, Any] = yaml.safe_load(text)["config"]
         environment = config["package-platform:environment"]
-        environment.update(name="test", namespace=f"package-{STACK}", domain=f"{STACK}.package.test")
+        environment.update(namespace=f"package-{NAME}", domain=f"{NAME}.package.test")
         return {
             "config": {
                 "package-platform:environment": environment,
@@ -337,6 +337,7 @@ class Demo:
     def _variables(self) -> dict[str, str]:
         return {
             **deploy.variables(self.instance),
+            "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}",
             f"{GITEA_TOKEN}_FILE": str(self.gitea.token_file),
             f"{WEBHOOK_KEY}_FILE": str(self._key_file),
         }

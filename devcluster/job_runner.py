@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from devcluster.jenkinsfile import Pipeline, parse
+from devcluster.jenkinsfile import Pipeline, UnknownFormError, parse
 from model.fields import plain_mapping
 from pipeline import keys
 from pipeline.settings import Program
@@ -31,6 +31,8 @@ from pipeline.webhooks import TRIGGER_PATH, branches
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
 LARGEST_BODY = 1024 * 1024
+# What the jobs' parameters are when a push starts them.
+PARAMETERS: Mapping[str, str] = {"TAG": "", "STACK": "test"}
 QUEUED, RUNNING, SUCCESS, FAILURE = "QUEUED", "RUNNING", "SUCCESS", "FAILURE"
 # Names of a commit that mean "none": the branch was deleted.
 _NO_COMMIT = {"0" * 40, "0" * 64}
@@ -167,8 +169,15 @@ class Build:
 class Runner:
     """Runs the jobs."""
 
-    def __init__(
-        self, folder: Path, program: Program, pipelines: Mapping[str, Pipeline], url: str, variables: Mapping[str, str]
+    def __init__(  # noqa: PLR0913 - what a runner consists of
+        self,
+        folder: Path,
+        program: Program,
+        pipelines: Mapping[str, Pipeline],
+        *,
+        url: str,
+        variables: Mapping[str, str],
+        parameters: Mapping[str, str],
     ) -> None:
         """Prepare it.
 
@@ -177,13 +186,15 @@ class Runner:
             program: folder with `projects/`, in which every command runs.
             pipelines: job → its stages; the empty name stands for every other job.
             url: of the runner itself.
-            variables: the whole environment of every command.
+            variables: the environment of every command.
+            parameters: of every job, besides the commit; stronger than what its Jenkinsfile sets.
         """
         self._folder = folder
         self._program = program
         self._pipelines = pipelines
         self._url = url
         self._variables = dict(variables)
+        self._parameters = dict(parameters)
         self._lock = threading.Lock()
         self._queues: dict[str, queue.Queue[Build]] = {}
         self.builds: list[Build] = []
@@ -213,7 +224,7 @@ class Runner:
             build.result = RUNNING
             try:
                 good = self._run(build)
-            except OSError as error:
+            except (OSError, UnknownFormError) as error:
                 build.log.write_text(f"{build.log.read_text()}{error}\n")
                 good = False
             build.result = SUCCESS if good else FAILURE
@@ -223,11 +234,12 @@ class Runner:
         workspace = self._folder / "workspace" / build.job
         workspace.mkdir(parents=True, exist_ok=True)
         pipeline = self._pipelines.get(build.job, self._pipelines[""])
+        parameters = {**self._parameters, "COMMIT": build.push.commit}
         variables = {
             **self._variables,
             **pipeline.variables,
+            **parameters,
             "PROJECT": build.job,
-            "COMMIT": build.push.commit,
             "JOB_NAME": build.job,
             "JOB_BASE_NAME": build.job,
             "BUILD_NUMBER": str(build.number),
@@ -237,6 +249,8 @@ class Runner:
         }
         with build.log.open("a", encoding="utf-8") as log:
             for stage in pipeline.stages:
+                if not stage.applies(parameters):
+                    continue
                 build.stage = stage.name
                 log.write(f"[{stage.name}] {stage.command}\n")
                 log.flush()
@@ -310,7 +324,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def serve(program: Program, folder: Path, address: str, port: int = PORT) -> ThreadingHTTPServer:
+def serve(
+    program: Program, folder: Path, address: str, port: int = PORT, *, parameters: Mapping[str, str] = PARAMETERS
+) -> ThreadingHTTPServer:
     """Return the runner's server; the caller lets it serve.
 
     Args:
@@ -318,6 +334,7 @@ def serve(program: Program, folder: Path, address: str, port: int = PORT) -> Thr
         folder: for work folders, logs, and what was delivered.
         address: where it listens.
         port: where it listens; 0 for a free one.
+        parameters: of every job.
 
     Raises:
         PipelineError: the program's files, or the key of the webhooks, are not right.
@@ -332,7 +349,8 @@ def serve(program: Program, folder: Path, address: str, port: int = PORT) -> Thr
     variables = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     variables["PYTHONPATH"] = str(ROOT)
     url = f"http://{address}:{server.server_port}"
-    handler.runner = Runner(folder, program, pipelines, url, variables)  # pyright: ignore[reportAttributeAccessIssue]
+    runner = Runner(folder, program, pipelines, url=url, variables=variables, parameters=parameters)
+    handler.runner = runner  # pyright: ignore[reportAttributeAccessIssue]
     return server
 
 

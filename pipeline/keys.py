@@ -18,7 +18,16 @@ GITEA_TOKEN = "GITEA_TOKEN"  # noqa: S105 - a variable's name
 administrator of the repositories for ``webhooks apply``."""
 WEBHOOK_KEY = "PIPELINE_WEBHOOK_KEY"
 """Variable with the key from which every webhook's secret and token are derived; 32 characters or more."""
-SECRET_VARIABLES = (GITEA_TOKEN, WEBHOOK_KEY, "JENKINS_TOKEN", "HARBOR_PASSWORD", "PULUMI_CONFIG_PASSPHRASE")
+SECRET_VARIABLES = (
+    GITEA_TOKEN,
+    WEBHOOK_KEY,
+    "JENKINS_TOKEN",
+    "HARBOR_PASSWORD",
+    "PIPELINE_NOTIFY_URL",
+    "PIPELINE_NOTIFY_SECRET",
+    "PULUMI_CONFIG_PASSPHRASE",
+    "KUBECONFIG",
+)
 """What a project's own build command is not given, each also with ``_FILE``."""
 _SHORTEST = 32
 

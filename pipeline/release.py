@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +80,18 @@ def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -
         )
     folder, source = program.folder / str(path), str(checkout.folder.resolve())
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        checkout.run("clone", "--quiet", "--no-hardlinks", source, str(folder.resolve()))
+        _clone(checkout, source, folder)
     target = Checkout(folder, source, {})
     keep = f"+{revision}:refs/pipeline/{revision}"
     target.run("-c", "gc.auto=0", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", source, keep)
     return folder
+
+
+def _clone(checkout: Checkout, source: str, folder: Path) -> None:
+    """Clone, whole or not at all; another job may do the same at this moment."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as half:
+        made = Path(half).resolve() / folder.name
+        checkout.run("clone", "--quiet", "--no-hardlinks", source, str(made))
+        with contextlib.suppress(OSError):
+            made.rename(folder)
