@@ -39,11 +39,13 @@ abstract class Directive {
 }
 
 class Environment extends Directive {
+    String stage = ''
     void propertyMissing(String name, Object value) {
         once(name)
         build.values.env[name] = value.toString()
-        build.note('environment', '', "${name}=${value}")
+        build.note('environment', stage, "${name}=${value}")
     }
+    String credentials(String id) { "credentials:${id}" }
 }
 
 class Options extends Directive {
@@ -100,6 +102,8 @@ class Stage extends Directive {
         run(gate, body)
         if (!gate.said.message) throw new Unknown("${name}: input without a message")
     }
+    Closure variables
+    void environment(Closure body) { once('environment'); variables = body }
     void steps(Closure body) { once('steps'); steps = body }
     boolean wanted() { condition == null || run(new Expression(), condition.condition) as boolean }
     void ask() {
@@ -112,6 +116,7 @@ class Stage extends Directive {
         if (condition?.early && !wanted()) return
         ask()
         if (!condition?.early && !wanted()) return
+        if (variables) run(new Environment(stage: name), variables)
         def inner = new Steps(stage: name)
         run(inner, steps)
         if (!inner.count) throw new Unknown("${name}: empty steps")

@@ -50,6 +50,7 @@ class Done:
     stages: list[str]
     asked: list[str]
     commands: list[str] = field(default_factory=list)
+    variables: dict[str, list[str]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
@@ -82,14 +83,17 @@ def builds(groovy: list[str], folder: Path, *scenarios: tuple[Path, Scenario]) -
         events = build["events"]
         shells = [each for each in events if each["kind"] == "sh"]
         asked = [each["stage"] for each in events if each["kind"] == "input"]
-        found.append(
-            Done(build["result"], [each["stage"] for each in shells], asked, [each["text"] for each in shells])
-        )
+        variables = {
+            stage: [e["text"] for e in events if (e["kind"], e["stage"]) == ("environment", stage)] for stage in STAGES
+        }
+        commands = [each["text"] for each in shells]
+        found.append(Done(build["result"], [each["stage"] for each in shells], asked, commands, variables))
     return found
 
 
 MADE = ["Checkout", "Build", "Push"]
 GATES = ("Deploy uat", "Deploy prod")
+STAGES = (*MADE, "Deploy test", *GATES)
 
 
 def test_stages_in_their_order(groovy: list[str], tmp_path: Path) -> None:
@@ -154,6 +158,20 @@ def test_each_stage_is_one_command_that_runs_by_hand_too(groovy: list[str], tmp_
     for done in builds(groovy, tmp_path, (SHARED, everything), (CONFIG, everything)):
         assert len(done.stages) == len(set(done.stages))
         assert all(shlex.split(command)[:3] == ["python", "-m", "pipeline"] for command in done.commands)
+
+
+def test_each_stage_is_given_what_it_needs_and_no_other_projects_or_stacks_account(
+    groovy: list[str], tmp_path: Path
+) -> None:
+    (done,) = builds(groovy, tmp_path, (SHARED, Scenario(stack="prod", approved=GATES)))
+    assert done.variables["Checkout"] == ["GITEA_TOKEN=credentials:gitea-token"]
+    # The project's own code runs here.
+    assert not done.variables["Build"]
+    for stack in jenkins_xml.STACKS:
+        assert done.variables[f"Deploy {stack}"] == [
+            f"KUBECONFIG=credentials:kubeconfig-{stack}-{API}",
+            f"PULUMI_CONFIG_PASSPHRASE=credentials:pulumi-passphrase-{stack}",
+        ]
 
 
 def test_the_parameters_it_reads_are_those_of_the_job() -> None:
