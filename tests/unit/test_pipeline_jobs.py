@@ -228,7 +228,9 @@ def test_a_fresh_jenkins_has_every_credential_that_jobs_and_jenkinsfiles_name(tm
     whole = yaml.safe_load((tmp_path / "jenkins.yaml").read_text())
     (domain,) = whole["credentials"]["system"]["domainCredentials"]
     held = {fields["id"] for each in domain["credentials"] for fields in each.values()}
-    named = {found for path in (tmp_path / "jobs").iterdir() for found in re.findall(r"Id>([^<]+)<", path.read_text())}
+    named = {
+        found for path in (tmp_path / "jobs").iterdir() for found in re.findall(r"<\w*Id>([^<]+)<", path.read_text())
+    }
     for file in ("Jenkinsfile", "config.Jenkinsfile"):
         for found in re.findall(r"credentials\((?:'|\")(.+?)(?:'|\")\)", (ROOT / "pipeline" / file).read_text()):
             named |= {found.replace("${env.JOB_BASE_NAME}", name) for name in (*PROGRAM.names,)}
