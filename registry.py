@@ -1,4 +1,4 @@
-"""The image registry, asked over its HTTP API: which image does a tag stand for?
+"""The image registry over its HTTP API: which image does a tag stand for?
 
 Protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull and, for the token,
 https://distribution.github.io/distribution/spec/auth/token/. Credentials come from Docker's own file
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
@@ -22,10 +22,11 @@ ENDPOINT_VARIABLE = "PACKAGE_PLATFORM_REGISTRY"
 """Environment variable with the URL under which this machine reaches the registry, where that is not
 ``https://<host>``; the embedded cluster sets it."""
 
-_MANIFEST_TYPES = (
+MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 )
+"""The kinds of image that are understood, for the header ``Accept``."""
 _TIMEOUT_SECONDS = 10.0
 _TRIES = 3
 _AT_ONCE = 8
@@ -67,8 +68,7 @@ class Registry:
             ImageMissingError: If there is no such image.
             RegistryError: If the registry can't be reached or refuses.
         """
-        url = f"{self._url}/v2/{repository}/manifests/{tag}"
-        response = self._head(url, repository)
+        response = self.request("HEAD", repository, f"manifests/{tag}", headers={"Accept": MANIFEST_TYPES})
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise ImageMissingError(
                 f"{self._host} has no image {repository}:{tag}: push it, or name a tag that is there"
@@ -91,31 +91,57 @@ class Registry:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return dict(zip(wanted, pool.map(ask, wanted), strict=True))
 
-    def _head(self, url: str, repository: str) -> httpx.Response:
+    def request(  # noqa: PLR0913 - what a request consists of
+        self,
+        method: str,
+        repository: str,
+        path: str,
+        *,
+        actions: str = "pull",
+        content: bytes | Callable[[], Iterable[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request of the registry's protocol, logged in where it asks for that.
+
+        Args:
+            method: Of HTTP.
+            repository: Without the host.
+            path: Below the repository, or a whole URL that the registry gave.
+            actions: What is asked of the token, as the protocol has it: ``pull``, ``pull,push``.
+            content: Of the request; what has to be sent in parts is given anew for each try.
+            headers: Besides those of the login.
+
+        Raises:
+            RegistryError: If the registry can't be reached, or refuses the login.
+        """
+        url = path if path.startswith(("http://", "https://")) else f"{self._url}/v2/{repository}/{path}"
+        scope = f"repository:{repository}:{actions}"
+
+        def send() -> httpx.Response:
+            token = self._tokens.get(scope) if url.startswith(f"{self._url}/") else None
+            own = {**(headers or {}), **({"Authorization": token} if token else {})}
+            return self._client.request(method, url, headers=own, content=content() if callable(content) else content)
+
         try:
-            response = self._client.head(url, headers=self._headers(repository))
+            response = send()
             if response.status_code == HTTPStatus.UNAUTHORIZED:
-                self._authorize(response.headers.get("WWW-Authenticate", ""), repository)
-                response = self._client.head(url, headers=self._headers(repository))
+                self._authorize(response.headers.get("WWW-Authenticate", ""), scope)
+                response = send()
         except httpx.HTTPError as error:
             raise RegistryError(f"{self._host} can't be reached at {self._url}: {error}") from None
         return response
 
-    def _headers(self, repository: str) -> dict[str, str]:
-        token = self._tokens.get(repository)
-        return {"Accept": _MANIFEST_TYPES} | ({"Authorization": token} if token else {})
-
-    def _authorize(self, challenge: str, repository: str) -> None:
+    def _authorize(self, challenge: str, scope: str) -> None:
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             if not self._credentials:
                 raise RegistryError(f"{self._host} asks for a login: run `docker login {self._host}`")
-            self._tokens[repository] = f"Basic {self._credentials}"
+            self._tokens[scope] = f"Basic {self._credentials}"
             return
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         if scheme.lower() != "bearer" or "realm" not in fields:
             raise RegistryError(f"{self._host} refuses and names no way to log in")
-        query = {"service": fields.get("service", ""), "scope": f"repository:{repository}:pull"}
+        query = {"service": fields.get("service", ""), "scope": scope}
         headers = {"Authorization": f"Basic {self._credentials}"} if self._credentials else {}
         answer = self._client.get(fields["realm"], params=query, headers=headers)
         if answer.status_code != HTTPStatus.OK:
@@ -123,7 +149,7 @@ class Registry:
                 f"{self._host} refuses the login ({answer.status_code}): run `docker login {self._host}`"
             )
         body: Mapping[str, Any] = answer.json()
-        self._tokens[repository] = f"Bearer {body.get('token') or body.get('access_token')}"
+        self._tokens[scope] = f"Bearer {body.get('token') or body.get('access_token')}"
 
 
 def _docker_credentials(host: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from devcluster import cluster, deploy, environment, kubectl, machine
+from devcluster import cluster, demo, deploy, environment, kubectl, machine
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import MAXIMUM_ID, Instance
@@ -28,6 +28,7 @@ Examples:
   . .dev/env                                  then kubectl and pulumi work on it
   python -m devcluster node-down n2           cut the power of a node; node-up brings it back
   python -m devcluster --id 3 up --bare       a second one beside it, nodes only
+  python -m devcluster demo                   from a `git push` to the cluster, with a real Gitea
   python -m devcluster down                   everything off, disks kept; `up` resumes
   python -m devcluster down --wipe            everything gone
 
@@ -145,6 +146,12 @@ def deploy_stack(
     print(deploy.table(rows))
     if not all(row.answer.startswith("200") or row.url == "-" for row in rows):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("demo")
+def run_demo(context: typer.Context) -> None:
+    """Run the chain from `git push` to the cluster for real, and tell it; the cluster and the stack `test` are up."""
+    demo.run(_instance(context), Progress())
 
 
 @app.command("kubectl", context_settings=PASS_ON)

@@ -116,6 +116,8 @@ def down(instance: Instance, progress: Progress, *, wipe: bool = False) -> None:
         owner = host.owner_of(instance)
         if owner not in (None, str(instance.state)) and not wipe:
             raise Refused([host.taken_message(instance, str(owner))])
+        for service in instance.services:
+            processes.end_all(service)
         # Links are told from a stranger's by the claim, or by processes that can only be ours.
         was_on = [each for each in instance.machines if processes.end_all(each.directory)]
         if was_on or owner == str(instance.state):

@@ -4,6 +4,7 @@ They are written once for each state of their inputs as an OCI image layout in t
 same inputs, same digests.
 """
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -37,6 +38,7 @@ FRONT_ENDS = {
     "front/packet_shopman_web_ui": "packet_shopman_web_ui",
     "front/packet_outcustome_pc_ui": "packet_outcustome_pc_ui",
 }
+BACK_BASE, FRONT_BASE, BASE_TAG = "base/backend", "base/frontend", "1"
 TAGS = (
     "2022-07-15-17-01",
     "2022-08-01-19-41",
@@ -193,7 +195,24 @@ def sample_images(progress: Progress) -> list[Image]:
     """Return the images of the sample applications, building and downloading what the cache lacks."""
     back_end = _program_layer(build(find("backend"), progress) / "backend")
     server = Layer(files_below(nginx.ensure_root(progress)))
-    return [*back_end_images(back_end), *front_end_images(server)]
+    return [*back_end_images(back_end), *front_end_images(server), *base_images(server)]
+
+
+def base_images(server: Layer) -> list[Image]:
+    """Return what the pipeline puts a build of a sample's source on: all of it but the program, or the site."""
+    settings = Layer(files_below(SAMPLES / "frontend" / "server"))
+    front = front_end_images(server)[0]
+    return [
+        Image(BACK_BASE, (BASE_TAG,), "base of the sample back ends", (BASE_LAYER,), ("/app/backend",), ports=(PORT,)),
+        dataclasses.replace(
+            front,
+            repository=FRONT_BASE,
+            tags=(BASE_TAG,),
+            title="base of the sample front ends",
+            layers=(BASE_LAYER, server, settings),
+            created=_EPOCH,
+        ),
+    ]
 
 
 def back_end_images(program: Layer) -> list[Image]:

@@ -95,6 +95,11 @@ class Instance:
         return self.state / "kubeconfig"
 
     @property
+    def services(self) -> tuple[Path, Path]:
+        """Folders of what the demo runs on the host, Gitea and the job runner; their processes are marked with them."""
+        return self.state / "gitea", self.state / "jobs"
+
+    @property
     def network(self) -> IPv4Network:
         """The network of the machines."""
         return IPv4Network(f"10.89.{self.id}.0/24")

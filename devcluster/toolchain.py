@@ -127,6 +127,8 @@ def input_hash(tool: Tool, source: Path, go_version: str) -> str:
     recipe = [repr(dataclasses.replace(tool, needs=())), go_version, repr(_BUILD_FLAGS)]
     if tool.slim:
         recipe.append(inspect.getsource(_copy_slim))
+    if tool.tags or tool.cgo:
+        recipe.append(repr((tool.tags, tool.cgo)))
     for part in recipe:
         digest.update(part.encode() + b"\0")
     for path in _input_files(source):
@@ -189,8 +191,18 @@ def _build_beside(tool: Tool, source: Path, target: Path, lock: int) -> None:
             (unfinished / alias).symlink_to(tool.name)
         for file in tool.files:
             folder = _go(["list", "-m", "-f", "{{.Dir}}", file.module], module).strip()
-            shutil.copy(Path(folder) / file.path, unfinished / Path(file.path).name)
-            (unfinished / Path(file.path).name).chmod(0o755)
+            _copy_shipped(Path(folder) / file.path, unfinished / Path(file.path).name)
+
+
+def _copy_shipped(shipped: Path, target: Path) -> None:
+    """Copy a file or a folder of a module; the module cache is read-only, the copy need not be."""
+    if shipped.is_dir():
+        shutil.copytree(shipped, target, copy_function=shutil.copyfile)
+        for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        return
+    shutil.copy(shipped, target)
+    target.chmod(0o755)
 
 
 def _go_build(tool: Tool, module: Path, output: Path, log: Path, lock: int) -> None:
@@ -200,12 +212,13 @@ def _go_build(tool: Tool, module: Path, output: Path, log: Path, lock: int) -> N
     instead of linking a second time beside it.
     """
     link_flags = " ".join(("-s -w", *tool.link_flags))
-    command = ["nice", "go", "build", *_BUILD_FLAGS, "-ldflags", link_flags, "-o", str(output), tool.package]
+    tags = ["-tags", ",".join(tool.tags)] if tool.tags else []
+    command = ["nice", "go", "build", *_BUILD_FLAGS, *tags, "-ldflags", link_flags, "-o", str(output), tool.package]
     with log.open("wb") as stream:
         done = subprocess.run(
             command,
             cwd=module,
-            env=_go_environment(),
+            env={**_go_environment(), **({"CGO_ENABLED": "1"} if tool.cgo else {})},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -339,6 +352,8 @@ def _link(folder: Path) -> None:
     links = _links_folder()
     links.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
+        if path.is_dir():
+            continue
         link = links / path.name
         if link.is_symlink() and link.readlink() == path:
             continue

@@ -5,7 +5,7 @@ Raising a version: change it in the row and in `go.mod`, run `go mod tidy` in th
 (they compare both).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 KUBERNETES = "v1.37.2"
 PULUMI = "v3.259.0"
@@ -16,6 +16,8 @@ LOCAL_PATH = "v0.0.30"
 HELM = "v4.3.1"
 # Version 1.10.2 needs a newer Go than the rest.
 ARGO_ROLLOUTS = "v1.10.1"
+# From 1.27 on the module has another path.
+GITEA = "v1.26.0"
 
 SOPS = "v3.13.3"
 AGE = "v1.3.1"
@@ -46,11 +48,11 @@ ARGO_DEFINITIONS = (
 
 @dataclass(frozen=True)
 class ModuleFile:
-    """A file that a module ships and that belongs beside the built program.
+    """A file, or a folder, that a module ships and that belongs beside the built program.
 
     Attributes:
         module: path of the module, required by the tool's own `go.mod`.
-        path: where the file is inside the module.
+        path: where it is inside the module.
     """
 
     module: str
@@ -100,6 +102,8 @@ class Tool:
         files: shipped files that go beside it.
         slim: a dependency that is cut down before the build.
         needs: programs of the operating system without which it does not work.
+        tags: build tags.
+        cgo: whether it has parts in C, so that the build needs a C compiler.
     """
 
     name: str
@@ -112,6 +116,9 @@ class Tool:
     files: tuple[ModuleFile, ...] = ()
     slim: SlimModule | None = None
     needs: tuple[SystemProgram, ...] = ()
+    # Not in `repr`, which names a build's folder: the tools without them keep theirs.
+    tags: tuple[str, ...] = field(default=(), repr=False)
+    cgo: bool = field(default=False, repr=False)
 
 
 NODE_PROGRAMS = (
@@ -237,6 +244,18 @@ TOOLS = (
         package="github.com/versity/versitygw/cmd/versitygw",
         module="github.com/versity/versitygw",
         version=VERSITYGW,
+    ),
+    # Where the demo's pushes go: built by `make demo` and by the tests of the pipeline alone.
+    Tool(
+        "gitea",
+        package="code.gitea.io/gitea",
+        module="code.gitea.io/gitea",
+        version=GITEA,
+        link_flags=(f"-X main.Version={GITEA[1:]}",),
+        files=tuple(ModuleFile("code.gitea.io/gitea", folder) for folder in ("options", "templates")),
+        needs=(SystemProgram("git", "git"), SystemProgram("setpriv", "util-linux")),
+        tags=("sqlite", "sqlite_unlock_notify", "timetzdata"),
+        cgo=True,
     ),
     Tool("pause", package="."),
     Tool("backend", package=".", folder="samples/backend"),

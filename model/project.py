@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from model.build import Build
 from model.configuration import Configuration
 from model.fields import (
     Count,
@@ -234,6 +235,8 @@ class ProjectBase(Frozen):
     """Volumes, whose data outlives releases and pods."""
     secrets: ProjectSecrets | None = None
     """What it takes of ``package-platform:secrets``, as environment variables or files."""
+    build: Build = Build()
+    """How the pipeline makes the image. A release of an image that is there needs none of it."""
     probes: Probes
     """Health questions."""
     resources: Resources = Resources()

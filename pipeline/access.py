@@ -1,0 +1,185 @@
+"""``python -m pipeline access``: what each job may do in an environment's namespace, as Kubernetes objects.
+
+Role-based access control can't tell one object from another when it is made, nor know names that end in a hash. So two
+things hold a job to its own project: its Role names the objects with fixed names, and one ValidatingAdmissionPolicy
+(https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/, stable since Kubernetes 1.30)
+refuses whatever of the accounts writes that does not carry the project's label, before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from model.fields import DnsLabel, plain_mapping
+from model.names import all_names, kubernetes_name
+from pipeline.arguments import HERE, Cwd, SettingsFile, Stack
+from pipeline.errors import RefusedError
+from pipeline.settings import Program
+
+HELP = """Print a ServiceAccount, Role and RoleBinding for every project's job in a stack's namespace.
+
+\b
+With them a job can change its own project's objects and no others. Nothing is asked and nothing is changed; an
+administrator of the cluster applies what is printed:
+  python -m pipeline access -s uat | kubectl apply -f -
+"""
+PREFIX = "release-"
+"""Begins the account's name; the project's name in Kubernetes follows."""
+POLICY = "package-platform-own-objects"
+_LABELS = {"app.kubernetes.io/managed-by": "package-platform", "app.kubernetes.io/component": "release-access"}
+_READ = ["get", "list", "watch"]
+_CHANGE = ["update", "patch", "delete"]
+_NAMED: Mapping[str, tuple[str, ...]] = {
+    "": ("services", "serviceaccounts"),
+    "apps": ("deployments",),
+    "networking.k8s.io": ("ingresses",),
+    "policy": ("poddisruptionbudgets",),
+    "autoscaling": ("horizontalpodautoscalers",),
+}
+"""API group → what has names that are known beforehand."""
+_HASHED: Mapping[str, tuple[str, ...]] = {"": ("configmaps",), "batch": ("jobs",)}
+"""API group → what has a hash in its name."""
+_SEEN: Mapping[str, tuple[str, ...]] = {
+    "": ("pods", "pods/log", "events", "endpoints"),
+    "apps": ("replicasets",),
+    "discovery.k8s.io": ("endpointslices",),
+}
+"""API group → what a release only looks at."""
+
+Manifest = dict[str, Any]
+_NAMESPACE: TypeAdapter[str] = TypeAdapter(DnsLabel)
+
+
+def access(stack: Stack, *, cwd: Cwd = HERE, settings_file: SettingsFile = None) -> None:
+    """Print the objects."""
+    program = Program(cwd, settings_file)
+    environment = plain_mapping(program.stack(stack).get("environment")) or {}
+    try:
+        namespace = _NAMESPACE.validate_python(environment.get("namespace"))
+    except ValidationError:
+        field = f"Pulumi.{stack}.yaml:package-platform:environment.namespace"
+        raise RefusedError(f"{field}: is required, a DNS label: letters, digits and '-'") from None
+    typer.echo(
+        yaml.safe_dump_all(objects(namespace, program.projects()), sort_keys=False, allow_unicode=True), nl=False
+    )
+
+
+def objects(namespace: str, gitea_names: Iterable[str]) -> list[Manifest]:
+    """Return every object, in the order to apply them. Pure.
+
+    Args:
+        namespace: Of the stack's projects.
+        gitea_names: The projects.
+    """
+    return [
+        policy(namespace),
+        binding(namespace),
+        *(each for name in gitea_names for each in of_project(namespace, kubernetes_name(name))),
+    ]
+
+
+def of_project(namespace: str, name: str) -> list[Manifest]:
+    """Return one project's account, its rights and the binding of the two. Pure.
+
+    Args:
+        namespace: Of the stack's projects.
+        name: The project's name in Kubernetes.
+    """
+    account = {"kind": "ServiceAccount", "name": f"{PREFIX}{name}", "namespace": namespace}
+    metadata = {"name": f"{PREFIX}{name}", "namespace": namespace, "labels": {**_LABELS}}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": metadata,
+            # Used from outside, by a token that is asked for; no pod runs as it.
+            "automountServiceAccountToken": False,
+        },
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules(name)},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{PREFIX}{name}"},
+            "subjects": [account],
+        },
+    ]
+
+
+def rules(name: str) -> list[Manifest]:
+    """Return what a project's job may do. Pure."""
+    names = list(all_names(name))
+    named = [_rule(group, kinds, [*_READ, "create"]) for group, kinds in _NAMED.items()]
+    own = [{**_rule(group, kinds, _CHANGE), "resourceNames": names} for group, kinds in _NAMED.items()]
+    hashed = [_rule(group, kinds, [*_READ, "create", *_CHANGE]) for group, kinds in _HASHED.items()]
+    return [*named, *own, *hashed, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
+
+
+def policy(namespace: str) -> Manifest:
+    """Return the rule that an account writes only objects with its own project's label. Pure."""
+    prefix = f"system:serviceaccount:{namespace}:{PREFIX}"
+    label = "app.kubernetes.io/name"
+
+    def carries(thing: str) -> str:
+        return (
+            f"({thing} == null || (has({thing}.metadata.labels) && '{label}' in {thing}.metadata.labels && "
+            f"request.userInfo.username == '{prefix}' + {thing}.metadata.labels['{label}']))"
+        )
+
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": f"{POLICY}-{namespace}", "labels": {**_LABELS}},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": ["*"],
+                        "apiVersions": ["*"],
+                        "operations": ["CREATE", "UPDATE", "DELETE"],
+                        "resources": ["*"],
+                        "scope": "*",
+                    }
+                ]
+            },
+            "matchConditions": [
+                {
+                    "name": "by-a-job",
+                    "expression": f"request.userInfo.username.startsWith('{prefix}')",
+                },
+                # An account may ask what it may do, and who it is.
+                {
+                    "name": "an-object",
+                    "expression": "!(request.resource.group in ['authorization.k8s.io', 'authentication.k8s.io'])",
+                },
+            ],
+            "validations": [
+                {
+                    "expression": f"{carries('object')} && {carries('oldObject')}",
+                    "message": f"a job writes only objects whose label {label} is its own project's",
+                    "reason": "Forbidden",
+                }
+            ],
+        },
+    }
+
+
+def binding(namespace: str) -> Manifest:
+    """Return what puts the rule into force. Pure."""
+    name = f"{POLICY}-{namespace}"
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name, "labels": {**_LABELS}},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }
+
+
+def _rule(group: str, kinds: tuple[str, ...], verbs: list[str]) -> Manifest:
+    return {"apiGroups": [group], "resources": list(kinds), "verbs": list(verbs)}

@@ -1,0 +1,132 @@
+"""The stage ``build``: from the checkout to an OCI image, by what the project file says under ``build``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+
+from model import build as model
+from model.names import image_repository
+from model.project import Project as ProjectFile
+from pipeline import image, keys, state
+from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
+from pipeline.checkout import SOURCE
+from pipeline.errors import PipelineError
+from pipeline.git import Checkout
+from pipeline.settings import Program
+from pipeline.upload import RETRY_SECONDS, Repository
+
+IMAGE = "image"
+"""Folder of the OCI image layout in the work folder."""
+HELP = """Build PROJECT's image from the checkout, as its file says under `build`.
+
+\b
+By default `npm ci` and `npm run build` (front end) or `dotnet publish` (back end), or buildah where there is a
+Dockerfile. The commands see $PIPELINE_PROJECT, $PIPELINE_COMMIT, $PIPELINE_CONFIG_REVISION and $PIPELINE_IMAGE, and
+none of the pipeline's own secrets.
+
+\b
+Example:
+  python -m pipeline build SJZY.Package.Api
+"""
+
+
+def build(
+    project: Project,
+    *,
+    workspace: Workspace = HERE,
+    cwd: Cwd = HERE,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Build the image."""
+    program = Program(cwd, settings_file)
+    file, done = program.project(project), state.load(workspace, project)
+    source, layout = (workspace / SOURCE).resolve(), (workspace / IMAGE).resolve()
+    shutil.rmtree(layout, ignore_errors=True)
+    for command in _commands(file, layout):
+        _run(command, source, _variables(done, layout))
+    base = None
+    if not (layout / "index.json").exists():
+        base = _layer(program, project, file, source, layout)
+    image.read(layout)
+    state.save(workspace, done.model_copy(update={"image": IMAGE, "base": base, "tag": None, "digest": None}))
+    typer.echo(f"{project} is built from {done.commit}")
+
+
+def _commands(file: ProjectFile, layout: Path) -> tuple[model.Command, ...]:
+    own = model.commands(file.build, file.kind)
+    if not file.build.dockerfile:
+        return own
+    name = "localhost/pipeline-build"
+    return (
+        *own,
+        ("buildah", "build", "--format", "oci", "--file", file.build.dockerfile, "--tag", name, "."),
+        ("buildah", "push", name, f"oci:{layout}"),
+    )
+
+
+def _variables(done: state.Build, layout: Path) -> Mapping[str, str]:
+    hidden = {name for secret in keys.SECRET_VARIABLES for name in (secret, f"{secret}_FILE")}
+    return {
+        **{name: value for name, value in os.environ.items() if name not in hidden},
+        "PIPELINE_PROJECT": done.project,
+        "PIPELINE_COMMIT": done.commit,
+        "PIPELINE_CONFIG_REVISION": done.config_revision or "",
+        model.IMAGE_VARIABLE: str(layout),
+    }
+
+
+def _run(command: model.Command, folder: Path, variables: Mapping[str, str]) -> None:
+    """Run a build command; what it says is the build's log.
+
+    Raises:
+        PipelineError: If it fails, or is not there.
+    """
+    shown = " ".join(command)
+    typer.echo(f"+ {shown}")
+    sys.stdout.flush()
+    started = time.monotonic()
+    try:
+        code = subprocess.run(command, cwd=folder, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+    except (FileNotFoundError, PermissionError) as error:
+        raise PipelineError(f"the build command `{shown}` can't be started: {error.strerror}: {command[0]}") from None
+    if code:
+        seconds = time.monotonic() - started
+        raise PipelineError(f"the build failed: `{shown}` ended with exit code {code} after {seconds:.0f} s")
+
+
+def _layer(program: Program, project: str, file: ProjectFile, source: Path, layout: Path) -> str:
+    """Put what the commands made on top of the base, and return the base's repository.
+
+    Raises:
+        PipelineError: If there is no base, or nothing was made.
+    """
+    where = f"projects/{project}.yaml:build"
+    if not file.build.base:
+        raise PipelineError(
+            f"{where}: has no base, and the build wrote no image to ${model.IMAGE_VARIABLE}: name a base image of "
+            "the registry, or a dockerfile"
+        )
+    output = source / model.output(file.build, file.kind)
+    if not output.resolve().is_relative_to(source) or not output.is_dir() or not any(output.iterdir()):
+        raise PipelineError(f"{where}.output: the build made no folder {model.output(file.build, file.kind)}")
+    repository, _, tag = file.build.base.rpartition(":")
+    host = program.settings.registry
+    target = Repository(host, file.image or image_repository(file.kind, project), RETRY_SECONDS)
+    modified = int(Checkout(source, str(source), {}).run("log", "-1", "--format=%ct"))
+    image.layered(
+        layout,
+        target.image(repository, tag),
+        output,
+        model.into(file.build, file.kind),
+        entrypoint=file.build.entrypoint,
+        modified=modified,
+    )
+    return repository

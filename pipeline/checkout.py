@@ -1,0 +1,84 @@
+"""The stage ``checkout``: the project at the pushed commit, and the config repository at a pinned one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import state
+from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
+from pipeline.git import Checkout, credentials
+from pipeline.settings import Program
+
+SOURCE = "source"
+"""Folder of the project's checkout in the work folder."""
+CONFIG = "config"
+"""Folder of the config repository's checkout in the work folder."""
+HELP = """Check out PROJECT at a commit of its release branch, and the config repository at a pinned one.
+
+\b
+A commit that is not on the release branch is refused. $GITEA_TOKEN (or $GITEA_TOKEN_FILE) is given to git alone.
+
+\b
+Examples:
+  python -m pipeline checkout SJZY.Package.Api --commit 4f2a9c1
+  python -m pipeline checkout SJZY.Package.Api --commit 4f2a9c1 --config-rev 77aa01b
+"""
+Commit = Annotated[
+    str, typer.Option("--commit", help="Commit of the project; by default the newest one.", show_default=False)
+]
+ConfigRevision = Annotated[
+    str,
+    typer.Option(
+        "--config-rev", help="Commit of the config repository; by default the newest one.", show_default=False
+    ),
+]
+
+
+def checkout(  # noqa: PLR0913 - the options of a command
+    project: Project,
+    *,
+    commit: Commit = "",
+    config_revision: ConfigRevision = "",
+    workspace: Workspace = HERE,
+    cwd: Cwd = HERE,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Check out the project and the config repository."""
+    program = Program(cwd, settings_file)
+    file, gitea = program.project(project), program.settings.gitea
+    branch = file.build.branch or gitea.branch
+    workspace.mkdir(parents=True, exist_ok=True)
+    with credentials() as variables:
+        url = f"{gitea.url}/{gitea.owner}/{project}.git"
+        found = _at(Checkout(workspace / SOURCE, url, variables), branch, commit)
+        revision = None
+        if file.config:
+            url = f"{gitea.url}/{gitea.owner}/{gitea.config_repository}.git"
+            revision = _at(Checkout(workspace / CONFIG, url, variables), gitea.branch, config_revision)
+    state.save(workspace, state.Build(project=project, commit=found, config_revision=revision))
+    typer.echo(f"{project} is at {found}" + (f", its configuration at {revision}" if revision else ""))
+
+
+def config_checkout(workspace: Path, program: Program, revision: str) -> Checkout:
+    """Check out the config repository alone, and return it.
+
+    Raises:
+        PipelineError: If that fails, or the commit is not on its branch.
+    """
+    gitea = program.settings.gitea
+    workspace.mkdir(parents=True, exist_ok=True)
+    with credentials() as variables:
+        url = f"{gitea.url}/{gitea.owner}/{gitea.config_repository}.git"
+        found = Checkout(workspace / CONFIG, url, variables)
+        _at(found, gitea.branch, revision)
+    return found
+
+
+def _at(found: Checkout, branch: str, revision: str) -> str:
+    head = found.fetch(branch)
+    commit = found.commit(revision, branch) if revision else head
+    found.check_out(commit)
+    return commit

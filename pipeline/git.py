@@ -1,0 +1,146 @@
+"""Git as the pipeline runs it: without a terminal, without hooks, and with the token where no one else sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import keys
+from pipeline.errors import PipelineError, RefusedError
+
+_SECONDS = 600.0
+_TOKEN_VARIABLE = "PIPELINE_GIT_TOKEN"  # noqa: S105 - a variable's name
+# Git asks "Username for …" and "Password for …"; Gitea takes a token as the password of any user.
+_ASKPASS = f'#!/bin/sh\ncase "$1" in Username*) echo pipeline ;; *) printf "%s\\n" "${_TOKEN_VARIABLE}" ;; esac\n'
+_OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c", "advice.detachedHead=false")
+
+
+class GitError(PipelineError):
+    """A command of git failed."""
+
+
+class Checkout:
+    """A checkout that the pipeline owns: whatever is changed in it is thrown away."""
+
+    def __init__(self, folder: Path, url: str, variables: Mapping[str, str]) -> None:
+        """Prepare it.
+
+        Args:
+            folder: Where it is, or will be.
+            url: Of its repository, without credentials.
+            variables: Laid over the environment: see `credentials`.
+        """
+        self.folder = folder
+        self._url = url
+        self._variables = variables
+
+    def fetch(self, branch: str) -> str:
+        """Fetch a branch, and return the commit at its head.
+
+        Raises:
+            GitError: If the server can't be reached, refuses, or has no such branch.
+        """
+        if not (self.folder / ".git").exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.run("init", "--quiet")
+        # Whole history: what is older than what runs has to be told from what is newer.
+        reference = f"refs/remotes/origin/{branch}"
+        self.run("fetch", "--quiet", "--no-tags", "--force", self._url, f"+refs/heads/{branch}:{reference}")
+        return self.run("rev-parse", "--verify", f"{reference}^{{commit}}")
+
+    def commit(self, revision: str, branch: str) -> str:
+        """Return the whole name of a commit of a branch, as it was fetched.
+
+        Args:
+            revision: A commit, whole or shortened.
+            branch: The branch that has to contain it.
+
+        Raises:
+            RefusedError: If there is none, or it is not on that branch.
+        """
+        code, found = self._answer("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        on_branch = code == 0 and self._answer("merge-base", "--is-ancestor", found, f"origin/{branch}")[0] == 0
+        if not on_branch:
+            raise RefusedError(
+                f"{self._url}: commit {revision} is not on the branch {branch}: only what is there is released"
+            )
+        return found
+
+    def check_out(self, commit: str) -> None:
+        """Make the work tree be that commit, and nothing else.
+
+        Raises:
+            GitError: If that fails.
+        """
+        self.run("checkout", "--quiet", "--force", "--detach", commit)
+        self.run("clean", "-ffdxq")
+
+    def run(self, *words: str) -> str:
+        """Run a command of git in it, and return what it prints.
+
+        Raises:
+            GitError: If it fails.
+        """
+        finished = self._finished(words)
+        if finished.returncode:
+            said = " ".join((finished.stderr or "").split()) or f"exit code {finished.returncode}"
+            raise GitError(f"git {words[0]} of {self._url} failed: {said}")
+        return finished.stdout.strip()
+
+    def _answer(self, *words: str) -> tuple[int, str]:
+        finished = self._finished(words)
+        return finished.returncode, finished.stdout.strip()
+
+    def _finished(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        # What an outer git command leaves in the environment would lead to another repository.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        quiet = {
+            "GIT_TERMINAL_PROMPT": "0",
+            "LC_ALL": "C",
+            "GIT_CEILING_DIRECTORIES": str(self.folder.resolve().parent),
+        }
+        try:
+            return subprocess.run(
+                ["git", "-C", str(self.folder), *_OPTIONS, *words],
+                env={**own, **quiet, **self._variables},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_SECONDS,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise RefusedError("`git` is not on PATH: install it") from None
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {words[0]} of {self._url} did not end in {_SECONDS:.0f} s") from None
+
+
+@contextmanager
+def credentials() -> Generator[Mapping[str, str]]:
+    """Yield variables with which git has Gitea's token: no argument, no file and no URL has it.
+
+    Without a token the repositories have to be public.
+
+    Raises:
+        RefusedError: If ``$GITEA_TOKEN_FILE`` is not readable.
+    """
+    if not any(os.environ.get(name) for name in (keys.GITEA_TOKEN, f"{keys.GITEA_TOKEN}_FILE")):
+        yield {}
+        return
+    with askpass(keys.secret(keys.GITEA_TOKEN, "an access token of Gitea")) as variables:
+        yield variables
+
+
+@contextmanager
+def askpass(token: str) -> Generator[Mapping[str, str]]:
+    """Yield variables with which git answers a server's question for a password with a token."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        script = Path(folder) / "askpass"
+        script.write_text(_ASKPASS, encoding="utf-8")
+        script.chmod(0o700)
+        yield {"GIT_ASKPASS": str(script), _TOKEN_VARIABLE: token}
