@@ -1,4 +1,4 @@
-"""The Pulumi program: settings → namespace → ingress → projects → exports."""
+"""The Pulumi program: settings → cluster → namespace → ingress → projects → exports."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from components._apply import apply
 from manifests.namespace import namespace
 from model.problems import SettingsError
 from model.stack import Application, Stack
-from settings import load_stack, read_outputs
+from settings import load_stack, read_connection, read_outputs
 from smoke import check
 
 
@@ -51,18 +51,57 @@ def main() -> None:
     if stack.whole:
         tell(stack)
     environment = stack.environment
-    first: list[pulumi.Resource] = []
+    earlier = {} if stack.whole else read_outputs()
+    first, providers = own_cluster(stack, earlier) if stack.cluster else ([], [])
     if stack.platform:
-        first.append(apply(Namespace, environment.namespace, namespace(environment), pulumi.ResourceOptions()))
+        # A provider that a component would hand on has to be named here.
+        options = pulumi.ResourceOptions(provider=next(iter(providers), None), depends_on=first)
+        first.append(apply(Namespace, environment.namespace, namespace(environment), options))
     if environment.ingress.ha and stack.whole:
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha))
+        options = pulumi.ResourceOptions(providers=providers, depends_on=first)
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha), options)
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
     apps = {
-        application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
+        application.gitea_name: declare(
+            stack, application, pulumi.ResourceOptions(providers=providers, depends_on=first)
+        )
         for application in stack.deployed
     }
-    export(stack, apps, {} if stack.whole else read_outputs())
+    export(stack, apps, earlier)
+
+
+def own_cluster(
+    stack: Stack, earlier: dict[str, Any]
+) -> tuple[list[pulumi.Resource], list[pulumi.ProviderResource]]:
+    """Declare the stack's own cluster and the way into it.
+
+    Args:
+        stack: With a cluster.
+        earlier: The stack's outputs so far, where only one project is registered; what is new of the cluster's is put
+            into them.
+
+    Returns:
+        What everything in the cluster has to wait for, and who declares it.
+    """
+    from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415 - test and uat don't pay
+
+    settings, known = stack.cluster, read_connection()
+    if settings is None:
+        return [], []
+    provider = cloud(settings)
+    first: list[pulumi.Resource] = []
+    if stack.whole:
+        cluster = AckCluster("cluster", AckClusterArgs(settings), pulumi.ResourceOptions(providers=[provider]))
+        first, outputs = [cluster], cluster.outputs()
+        where: tuple[pulumi.Input[str], pulumi.Input[str]] = (cluster.cluster_id, cluster.endpoint)
+    elif known:
+        outputs, where = earlier["cluster"], (known.id, known.endpoint)
+    else:
+        raise pulumi.RunError("the stack's cluster is not known yet: run `pulumi up` of the whole stack first")
+    access = connect(settings, where, known, datetime.now(UTC), provider)
+    earlier.update(cluster={**outputs, "expires": access.expires}, kubeconfig=access.kubeconfig)
+    return first, [access.provider]
 
 
 def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:

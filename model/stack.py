@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from model.ack import AckSettings, policy_problems
 from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, Tag, field_names, plain_mapping
@@ -75,6 +76,8 @@ class StackConfig(Frozen):
     config_revisions: Mapping[str, Commit] = Field(default_factory=dict)
     """Gitea project → commit of the config repository. For a project without one it is the commit that is checked out
     (``HEAD``)."""
+    cluster: AckSettings | None = None
+    """The cluster that this stack makes, or reaches with a credential of its own; None for the one of the kubeconfig."""
     projects: Selection = Selection()
     """Which projects belong to this stack."""
     platform: bool = True
@@ -201,6 +204,8 @@ class Stack(Frozen):
     """False when only one project of the stack is registered, by a run that targets it."""
     config_path: str | None = None
     """Folder of a checkout of the config repository, relative to the program's."""
+    cluster: AckSettings | None = None
+    """The cluster that is declared or reached here; None for the one of the kubeconfig."""
 
     def allows_older(self, application: Application) -> bool:
         """Tell whether a project may go back to a release that was replaced."""
@@ -306,6 +311,7 @@ def parse_stack(
     problems += _wrong_canaries(file, config, by_project)
     problems += _wrong_revisions(file, config, by_project, list(by_name))
     problems += _shared_routes(config.environment, projects)
+    problems += _cluster_problems(file, config)
     if problems:
         raise SettingsError(problems)
     applications = tuple(
@@ -320,6 +326,7 @@ def parse_stack(
         platform=config.platform,
         allow_older=tuple(filter(None, (name.strip() for name in older))),
         config_path=config.config_path,
+        cluster=config.cluster,
     )
 
 
@@ -486,6 +493,11 @@ def _shared_routes(environment: Environment, projects: Mapping[str, Project]) ->
                 message = f"{where} is taken by {owner}: change host or path"
                 problems.append(Problem(path, f"routes.{index}", message))
     return problems
+
+
+def _cluster_problems(file: str, config: StackConfig) -> list[Problem]:
+    found = policy_problems(config.cluster) if config.cluster else []
+    return [Problem(file, f"{NAMESPACE}:cluster.{each.field}", each.message) for each in found]
 
 
 def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:
