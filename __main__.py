@@ -10,6 +10,7 @@ from pulumi_kubernetes.core.v1 import Namespace
 from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
 from manifests.namespace import namespace
+from model.ack import AckSettings
 from model.problems import SettingsError
 from model.stack import Application, Stack
 from settings import load_stack, read_connection, read_outputs
@@ -51,57 +52,46 @@ def main() -> None:
     if stack.whole:
         tell(stack)
     environment = stack.environment
-    earlier = {} if stack.whole else read_outputs()
-    first, providers = own_cluster(stack, earlier) if stack.cluster else ([], [])
+    first: list[pulumi.Resource] = []
+    provider: pulumi.ProviderResource | None = None
+    if stack.cluster:
+        first, provider = own_cluster(stack, stack.cluster)
+
+    def after() -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(provider=provider, depends_on=list(first))
+
     if stack.platform:
-        # A provider that a component would hand on has to be named here.
-        options = pulumi.ResourceOptions(provider=next(iter(providers), None), depends_on=first)
-        first.append(apply(Namespace, environment.namespace, namespace(environment), options))
+        first.append(apply(Namespace, environment.namespace, namespace(environment), after()))
     if environment.ingress.ha and stack.whole:
-        options = pulumi.ResourceOptions(providers=providers, depends_on=first)
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha), options)
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha), after())
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
-    apps = {
-        application.gitea_name: declare(
-            stack, application, pulumi.ResourceOptions(providers=providers, depends_on=first)
-        )
-        for application in stack.deployed
-    }
-    export(stack, apps, earlier)
+    apps = {application.gitea_name: declare(stack, application, after()) for application in stack.deployed}
+    export(stack, apps, {} if stack.whole else read_outputs())
 
 
-def own_cluster(
-    stack: Stack, earlier: dict[str, Any]
-) -> tuple[list[pulumi.Resource], list[pulumi.ProviderResource]]:
-    """Declare the stack's own cluster and the way into it.
+def own_cluster(stack: Stack, settings: AckSettings) -> tuple[list[pulumi.Resource], pulumi.ProviderResource]:
+    """Declare the stack's own cluster; returns what all in it has to wait for, and by whom that is declared.
 
-    Args:
-        stack: With a cluster.
-        earlier: The stack's outputs so far, where only one project is registered; what is new of the cluster's is put
-            into them.
-
-    Returns:
-        What everything in the cluster has to wait for, and who declares it.
+    A run that registers one project only enters it.
     """
-    from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415 - test and uat don't pay
+    # Only where there is a cluster: to import the cloud's SDK takes as long as all else.
+    from components.cluster_access import ExpiredError, known_provider, provider  # noqa: PLC0415
 
-    settings, known = stack.cluster, read_connection()
-    if settings is None:
-        return [], []
-    provider = cloud(settings)
-    first: list[pulumi.Resource] = []
-    if stack.whole:
-        cluster = AckCluster("cluster", AckClusterArgs(settings), pulumi.ResourceOptions(providers=[provider]))
-        first, outputs = [cluster], cluster.outputs()
-        where: tuple[pulumi.Input[str], pulumi.Input[str]] = (cluster.cluster_id, cluster.endpoint)
-    elif known:
-        outputs, where = earlier["cluster"], (known.id, known.endpoint)
-    else:
-        raise pulumi.RunError("the stack's cluster is not known yet: run `pulumi up` of the whole stack first")
-    access = connect(settings, where, known, datetime.now(UTC), provider)
-    earlier.update(cluster={**outputs, "expires": access.expires}, kubeconfig=access.kubeconfig)
-    return first, [access.provider]
+    known, now = read_connection(), datetime.now(UTC)
+    if not stack.whole:
+        try:
+            return [], known_provider(settings, known, now)
+        except ExpiredError as error:
+            raise pulumi.RunError(f"nothing was changed: {error}") from None
+    from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415
+
+    alicloud = cloud(settings)
+    cluster = AckCluster("cluster", AckClusterArgs(settings), pulumi.ResourceOptions(providers=[alicloud]))
+    access = connect(settings, cluster, known, now, pulumi.InvokeOptions(provider=alicloud))
+    pulumi.export("cluster", {**cluster.outputs(), "expires": access.expires})
+    pulumi.export("kubeconfig", access.kubeconfig)
+    return [cluster], provider(settings, access.kubeconfig)
 
 
 def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:

@@ -198,7 +198,10 @@ def read_connection() -> Connection | None:
     """Return how the stack's own cluster was reached by the last update; None when there was none."""
     outputs, _ = _own_outputs()
     cluster = plain_mapping(outputs.get("cluster")) or {}
-    known = {**{key: cluster.get(key) for key in ("id", "endpoint", "expires")}, "kubeconfig": outputs.get("kubeconfig")}
+    known = {
+        **{key: cluster.get(key) for key in ("id", "endpoint", "expires")},
+        "kubeconfig": outputs.get("kubeconfig"),
+    }
     return Connection.model_validate(known) if all(isinstance(each, str) for each in known.values()) else None
 
 

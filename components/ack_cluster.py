@@ -13,14 +13,12 @@ from typing import Any, cast
 import pulumi
 import pulumi_alicloud as alicloud
 from pulumi_alicloud import alb, cs, ecs, kms, log, nas, vpc
-from pulumi_kubernetes import Provider
 
+from components.cluster_access import left
 from manifests.ack_cluster import CloudResource, Ref, ack_cluster, switch_names
-from manifests.kubeconfig import pointed_at
+from manifests.kubeconfig import plugin_command, pointed_at, with_plugin
 from model.ack import AckSettings, Connection
 
-PROVIDER = "ack"
-"""Name of the provider of Kubernetes in the stack; another one would replace every object."""
 _KINDS: Mapping[str, type[pulumi.CustomResource]] = {
     "alb.LoadBalancer": alb.LoadBalancer,
     "cs.AutoscalingConfig": cs.AutoscalingConfig,
@@ -165,61 +163,51 @@ class Access:
     """The way into a cluster.
 
     Attributes:
-        provider: Of Kubernetes.
-        kubeconfig: A secret that soon expires.
-        expires: When, RFC 3339.
+        kubeconfig: A secret.
+        expires: When it does, RFC 3339; empty for one without a credential in it.
     """
 
-    provider: Provider
     kubeconfig: pulumi.Output[str]
     expires: pulumi.Output[str]
 
 
 def connect(
     settings: AckSettings,
-    cluster: tuple[pulumi.Input[str], pulumi.Input[str]],
+    cluster: AckCluster,
     earlier: Connection | None,
     now: datetime,
-    cloud_provider: pulumi.ProviderResource,
+    options: pulumi.InvokeOptions,
 ) -> Access:
-    """Return the provider of Kubernetes for a cluster.
+    """Return the kubeconfig of a cluster.
 
-    The credential is short-lived. One that an earlier run got is used while it has half of its life, so that a run that
-    changes nothing shows no change. The provider's ``cluster_identifier`` is the cluster's name: a new credential
-    updates the provider, and replaces nothing.
+    A temporary credential that an earlier run got is used while it has half of its life, so that a run that changes
+    nothing shows no change.
 
     Args:
         settings: The cluster.
-        cluster: Its id and its endpoint.
+        cluster: The same, declared.
         earlier: What the last run had, None when there was none.
         now: The time.
-        cloud_provider: Who is asked for the credential.
+        options: With the cloud's provider.
     """
+    half = timedelta(minutes=settings.credential_minutes) / 2
 
     def credential(known: list[str]) -> pulumi.Output[dict[str, str]]:
         cluster_id, endpoint = known
-        if earlier and earlier.id == cluster_id and _lasts(earlier.expires, now, settings.credential_minutes):
+        temporary = settings.credential == "temporary"
+        if temporary and earlier and earlier.id == cluster_id and left(earlier.expires, now) > half:
             return pulumi.Output.from_input({"kubeconfig": earlier.kubeconfig, "expires": earlier.expires})
         asked = cs.get_cluster_credential_output(
-            cluster_id=cluster_id,
-            temporary_duration_minutes=settings.credential_minutes,
-            opts=pulumi.InvokeOptions(provider=cloud_provider),
+            cluster_id=cluster_id, temporary_duration_minutes=settings.credential_minutes, opts=options
         )
-        return asked.apply(
-            lambda told: {"kubeconfig": pointed_at(told.kube_config, endpoint), "expires": told.expiration}
-        )
+        if temporary:
+            return asked.apply(
+                lambda told: {"kubeconfig": pointed_at(told.kube_config, endpoint), "expires": told.expiration}
+            )
+        command = plugin_command(cluster_id, settings.region, settings.credential_minutes)
+        return asked.apply(lambda told: {"kubeconfig": with_plugin(told.kube_config, endpoint, command), "expires": ""})
 
-    told = pulumi.Output.secret(pulumi.Output.all(*cluster).apply(credential))
-    kubeconfig = told.apply(lambda each: each["kubeconfig"])
+    told = pulumi.Output.secret(pulumi.Output.all(cluster.cluster_id, cluster.endpoint).apply(credential))
     # Pulumi would carry the secret's mark over to the time.
     expires = pulumi.Output.unsecret(told.apply(lambda each: each["expires"]))
-    provider = Provider(PROVIDER, kubeconfig=kubeconfig, cluster_identifier=settings.name)
-    return Access(provider, kubeconfig, expires)
-
-
-def _lasts(expires: str, now: datetime, minutes: int) -> bool:
-    """Tell whether more than half of a credential's life is left; a time that can't be read is none."""
-    try:
-        return datetime.fromisoformat(expires) - now > timedelta(minutes=minutes) / 2
-    except (ValueError, TypeError):
-        return False
+    return Access(told.apply(lambda each: each["kubeconfig"]), expires)

@@ -1,7 +1,7 @@
 """A cluster on ACK as plain data: every cloud resource with its inputs, in the order in which they need each other.
 
-Nothing here knows Pulumi. What only the cloud can tell (an id, an address) is a ``Ref``; the component puts the value in.
-The inputs are named as pulumi-alicloud 4.0 names them in Python, and tests hold them to the SDK's own types.
+Nothing here knows Pulumi. What only the cloud can tell (an id, an address) is a ``Ref``, for which the component puts
+the value in. The inputs are named as pulumi-alicloud 4.0 names them in Python, and tests hold them to the SDK's own types.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _logs(settings: AckSettings) -> Iterable[CloudResource]:
 
 
 def _key(settings: AckSettings) -> Iterable[CloudResource]:
-    """The key of the Kubernetes Secrets. The disks use the service's own key, which needs no grant and costs nothing."""
+    """The key of the Kubernetes Secrets. The disks use the service's own, which needs no grant and costs nothing."""
     if settings.encrypt_secrets:
         inputs = {
             "description": f"Kubernetes Secrets of {settings.name}",

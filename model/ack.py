@@ -1,7 +1,7 @@
-"""A cluster on Alibaba Cloud's Container Service (ACK): what a stack asks for, and what is refused before money is spent.
+"""A cluster on Alibaba Cloud (ACK): what a stack asks for, and what is refused before money is spent.
 
-It is the part ``package-platform:cluster`` of a stack file. Form is checked field by field by the models; what a cluster
-must be to carry production is checked by ``policy_problems``, all at once. Facts about the cloud are those of
+It is the part ``package-platform:cluster`` of a stack file. Form is checked field by field by the models; what a
+cluster must be to carry production is checked by ``policy_problems``, all at once. Facts about the cloud are those of
 pulumi-alicloud 4.0's own documentation unless another source stands beside them.
 """
 
@@ -73,7 +73,9 @@ def _pattern(expression: re.Pattern[str], what: str) -> AfterValidator:
 ClusterId = Annotated[str, _pattern(_CLUSTER_ID, "id of an ACK cluster: c and 32 letters or digits")]
 LogProjectName = Annotated[
     str,
-    _pattern(_LOG_PROJECT, "name of a log project: 3 to 63 lower-case letters, digits and '-', none of these at an end"),
+    _pattern(
+        _LOG_PROJECT, "name of a log project: 3 to 63 lower-case letters, digits and '-', none of these at an end"
+    ),
 ]
 InstanceType = Annotated[str, _pattern(_INSTANCE_TYPE, "instance type, such as ecs.g8i.xlarge")]
 LabelKey = Annotated[str, _pattern(_LABEL_KEY, "key of a Kubernetes label")]
@@ -198,12 +200,16 @@ class AckSettings(Frozen):
     """``cn-hangzhou``."""
     existing: ClusterId | None = None
     """A cluster that is there. Nothing in the cloud is made then, and the fields below have no place."""
+    credential: Literal["temporary", "plugin"] = "temporary"
+    """How the cluster is entered. ``temporary``: with a credential that soon expires, kept encrypted in the state; a
+    release of one project can't renew it. ``plugin``: the program ``ack-ram-tool`` gives one whenever it is needed, and
+    none is in the state; it has to be installed wherever ``pulumi`` and ``release`` run."""
     credential_minutes: Annotated[int, Field(ge=15, le=4320)] = 120
     """How long a credential lives. It is renewed by the first run that finds less than half of this left, so a half has
     to be longer than a run."""
     version: str | None = Field(default=None, pattern=r"^1\.[0-9]+\.[0-9]+-aliyun\.[0-9]+$")
-    """Kubernetes, as ACK names it: ``1.34.1-aliyun.1``. Raising it upgrades the control plane; None takes the newest and
-    lets ACK upgrade within ``maintenance``, patch versions only."""
+    """Kubernetes, as ACK names it: ``1.34.1-aliyun.1``. Raising it upgrades the control plane; None takes the newest
+    and lets ACK upgrade within ``maintenance``, patch versions only."""
     network: CloudNetwork | None = None
     """The VPC."""
     node_pools: Mapping[DnsLabel, NodePool] = Field(default_factory=dict)
@@ -226,7 +232,7 @@ class AckSettings(Frozen):
     """Whether cloud and Pulumi refuse to delete what must not be lost."""
     public_api: bool = False
     """Whether the API server can be reached from the Internet. With ``existing``: whether it is reached that way."""
-    exceptions: Mapping[Policy, str] = Field(default_factory=dict)
+    exceptions: Mapping[Policy, str] = Field(default_factory=dict[Policy, str])
     """Policy that is departed from → why."""
 
 
@@ -240,7 +246,7 @@ class Connection(Frozen):
     kubeconfig: str
     """The credential that was in use."""
     expires: str
-    """When that expires, RFC 3339."""
+    """When that expires, RFC 3339; empty for one without a credential in it."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ def _region(settings: AckSettings) -> list[Finding]:
     return [Finding("region", f"{settings.region!r} is no region with ACK Pro{nearest(settings.region, REGIONS)}")]
 
 
-_BESIDE_EXISTING = {"kind", "name", "region", "existing", "credential_minutes", "public_api"}
+_BESIDE_EXISTING = {"kind", "name", "region", "existing", "credential", "credential_minutes", "public_api"}
 
 
 def _superfluous(settings: AckSettings) -> list[Finding]:

@@ -77,7 +77,7 @@ class StackConfig(Frozen):
     """Gitea project → commit of the config repository. For a project without one it is the commit that is checked out
     (``HEAD``)."""
     cluster: AckSettings | None = None
-    """The cluster that this stack makes, or reaches with a credential of its own; None for the one of the kubeconfig."""
+    """The cluster that this stack makes, or enters with a credential of its own; None for the one of the kubeconfig."""
     projects: Selection = Selection()
     """Which projects belong to this stack."""
     platform: bool = True

@@ -1,7 +1,7 @@
 """A stand-in of Alibaba Cloud: a Pulumi provider that answers as pulumi-alicloud 4.0 does, and makes nothing.
 
-Real are Pulumi's engine, its protocol, the SDK and its types: an input that the SDK does not know, that is missing or of
-another type is refused. The stand-in gives ids, remembers resources in a folder, refuses to delete what is protected in
+Real are Pulumi's engine, its protocol, the SDK and its types: an input that the SDK does not know, that is missing or
+of another type is refused. The stand-in gives ids, remembers resources in a folder, refuses to delete what is protected in
 the cloud, and answers the credential of a cluster with the kubeconfig that it is given. It knows nothing of quotas,
 zones that are sold out, permissions, or how long anything takes.
 
@@ -179,7 +179,7 @@ class StandIn(Provider):
         minutes = int(asked.get("temporaryDurationMinutes", MINUTES[-1]))
         if minutes not in MINUTES:
             raise ValueError(f"temporaryDurationMinutes: {minutes} is not within {MINUTES[0]} and {MINUTES[-1]}")
-        answer = {
+        answer: dict[str, Any] = {
             "id": asked["clusterId"],
             "clusterId": asked["clusterId"],
             "clusterName": json.loads(self._file(asked["clusterId"]).read_text())["inputs"].get("name", ""),
@@ -197,9 +197,7 @@ class StandIn(Provider):
         content["users"][0]["name"] = content["contexts"][0]["context"]["user"] = name
         return yaml.safe_dump(content)
 
-    def _remember(
-        self, kind: str, resource_id: str, inputs: Mapping[str, PropertyValue]
-    ) -> dict[str, PropertyValue]:
+    def _remember(self, kind: str, resource_id: str, inputs: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
         told = self._told(kind, plain(inputs), resource_id)
         remembered = {"type": kind, "inputs": plain(inputs), "outputs": {**plain(inputs), **told}}
         self._file(resource_id).write_text(json.dumps(remembered, indent=1))

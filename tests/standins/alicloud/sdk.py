@@ -6,8 +6,7 @@ from collections import abc
 from collections.abc import Iterator, Mapping
 from typing import Any, cast, get_args, get_origin
 
-from pulumi import Output, _types
-
+from pulumi import Output, _types  # pyright: ignore[reportPrivateUsage] - the SDK's own way to read its types
 
 class Unknown:
     """Stands for a value that is not known yet, in a preview."""
@@ -24,13 +23,13 @@ def args_class(token: str) -> type:
     """
     package, path, name = token.split(":")
     try:
-        folder, module = path.split("/")
+        folder, _, _ = path.partition("/")
         found = importlib.import_module(f"pulumi_{package}.{folder}")
         # A generated class is called `…InitArgs` where `…Args` means something else.
         for suffix in ("InitArgs", "Args"):
             if hasattr(found, f"{name}{suffix}"):
                 return getattr(found, f"{name}{suffix}")
-    except (ImportError, ValueError):
+    except ImportError:
         pass
     raise LookupError(f"the SDK has no resource {token}")
 
