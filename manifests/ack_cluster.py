@@ -1,7 +1,7 @@
 """A cluster on ACK as plain data: every cloud resource with its inputs, in the order in which they need each other.
 
 Nothing here knows Pulumi. What only the cloud can tell (an id, an address) is a ``Ref``, for which the component puts
-the value in. The inputs are named as pulumi-alicloud 4.0 names them in Python, and tests hold them to the SDK's own types.
+the value in. The inputs are named as pulumi-alicloud 4.0 names them in Python; tests hold them to the SDK's own types.
 """
 
 from __future__ import annotations
@@ -170,9 +170,9 @@ def _way_out(settings: AckSettings, network: CloudNetwork) -> Iterable[CloudReso
         "availability_mode": "CrossAZ",
         "tags": tags,
     }
-    yield CloudResource("nat", "vpc.NatGateway", gateway, "small")
+    yield CloudResource("nat", "vpc.NatGateway", gateway, "small", protect=settings.deletion_protection)
     bound = {"allocation_id": Ref("egress-address"), "instance_id": Ref("nat"), "instance_type": "Nat"}
-    yield CloudResource("egress", "ecs.EipAssociation", bound)
+    yield CloudResource("egress", "ecs.EipAssociation", bound, protect=settings.deletion_protection)
     for use in _USES:
         for zone, switch in zip(network.zones, _switch_refs(network, use), strict=True):
             name = f"snat-{use}-{zone_letter(zone)}"
@@ -409,5 +409,12 @@ def _pool(settings: AckSettings, network: CloudNetwork, name: str, pool: NodePoo
     else:
         inputs["desired_size"] = str(pool.minimum)
     after = ("autoscaling",) if scales else ()
-    # Repair needs its add-ons, and a log agent must be there before what it reads.
-    return CloudResource(f"pool-{name}", "cs.NodePool", inputs, "large", after=after, minutes=60)
+    return CloudResource(
+        f"pool-{name}",
+        "cs.NodePool",
+        inputs,
+        "large",
+        protect=settings.deletion_protection,
+        after=after,
+        minutes=60,
+    )

@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = ALL["cluster"]
 ZONES: list[dict[str, str]] = GOOD["network"]["zones"]
 KUBECONFIG = json.dumps(
     {
-        "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority-data": "Q0E="}}],
+        "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority-data": "Q0"}}],
         "users": [{"name": "u", "user": {"client-key-data": "private"}}],
         "contexts": [{"name": "x", "context": {"cluster": "k", "user": "u"}}],
         "current-context": "x",
@@ -209,15 +209,15 @@ def test_a_kubeconfig_with_a_plugin_holds_no_credential_and_never_changes() -> N
     command = plugin_command(CLUSTER_ID, "cn-hangzhou", 60)
     first = with_plugin(KUBECONFIG, "https://10.20.0.9:6443", command)
     assert "private" not in first
-    assert with_plugin(KUBECONFIG.replace('"u"', '"v"').replace("private", "new"), "https://10.20.0.9:6443", command) == (
-        first
-    )
+    assert with_plugin(
+        KUBECONFIG.replace('"u"', '"v"').replace("private", "new"), "https://10.20.0.9:6443", command
+    ) == (first)
     assert json.loads(first)["users"][0]["user"]["exec"]["command"] == "ack-ram-tool"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "clusters: [{}]", "a: {"])
 def test_what_is_no_kubeconfig_is_not_shown(text: str) -> None:
-    with pytest.raises(ValueError, match="^what ACK answered is no kubeconfig$"):
+    with pytest.raises(ValueError, match=r"^what ACK answered is no kubeconfig\Z"):
         with_plugin(text, "https://10.0.0.1", ["x"])
 
 

@@ -1,9 +1,9 @@
 """A stand-in of Alibaba Cloud: a Pulumi provider that answers as pulumi-alicloud 4.0 does, and makes nothing.
 
 Real are Pulumi's engine, its protocol, the SDK and its types: an input that the SDK does not know, that is missing or
-of another type is refused. The stand-in gives ids, remembers resources in a folder, refuses to delete what is protected in
-the cloud, and answers the credential of a cluster with the kubeconfig that it is given. It knows nothing of quotas,
-zones that are sold out, permissions, or how long anything takes.
+of another type is refused. The stand-in gives ids, remembers resources in a folder, refuses to delete what is
+protected in the cloud, and answers the credential of a cluster with the kubeconfig that it is given. It knows nothing
+of quotas, zones that are sold out, permissions, or how long anything takes.
 
 Environment:
     ALICLOUD_STANDIN_FOLDER: where it remembers.

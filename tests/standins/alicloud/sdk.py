@@ -8,6 +8,7 @@ from typing import Any, cast, get_args, get_origin
 
 from pulumi import Output, _types  # pyright: ignore[reportPrivateUsage] - the SDK's own way to read its types
 
+
 class Unknown:
     """Stands for a value that is not known yet, in a preview."""
 
