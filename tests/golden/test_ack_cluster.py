@@ -3,7 +3,7 @@
 To accept a change: ``make golden``, then read the diff.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic.alias_generators import to_camel
@@ -47,7 +47,7 @@ def on_the_wire(value: Any) -> Any:
     if isinstance(value, Ref):
         return UNKNOWN
     if isinstance(value, dict):
-        entries: dict[str, Any] = value
+        entries = cast("dict[str, Any]", value)
         plain = {"tags"}
         return {to_camel(key): each if key in plain else on_the_wire(each) for key, each in entries.items()}
     return [on_the_wire(each) for each in value] if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]

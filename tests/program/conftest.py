@@ -110,7 +110,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         def export(name: str, value: Any) -> None:
             output = pulumi.Output.from_input(value)
             output.apply(lambda resolved: recording.outputs.update({name: resolved}))
-            secret = pulumi.Output.from_input(pulumi.Output.is_secret(output))
+            secret = pulumi.Output.from_input(cast("Any", output).is_secret())
             secret.apply(lambda given: recording.secrets.add(name) if given else None)
 
         monkeypatch.setattr(pulumi, "export", export)

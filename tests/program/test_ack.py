@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pytest
@@ -47,7 +47,7 @@ def secret(value: Any) -> Any:
     """Return what is inside of a secret; a plain value fails."""
     assert isinstance(value, dict)
     assert value["4dabf18193072939515e22adb298388d"] == "1b47061264138c4ac30d75fd1eb44270"
-    return value["value"]
+    return cast("Any", value)["value"]
 
 
 @pytest.mark.parametrize("stack", ["test", "uat", "prod"])

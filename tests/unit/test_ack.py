@@ -1,7 +1,7 @@
 """A cluster on ACK: what is refused before anything is made, its credentials, and who may do what."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = ALL["cluster"]
 ZONES: list[dict[str, str]] = GOOD["network"]["zones"]
 KUBECONFIG = json.dumps(
     {
-        "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority-data": "Q0"}}],
+        "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority": "x"}}],
         "users": [{"name": "u", "user": {"client-key-data": "private"}}],
         "contexts": [{"name": "x", "context": {"cluster": "k", "user": "u"}}],
         "current-context": "x",
@@ -176,8 +176,12 @@ def test_every_resource_comes_after_those_that_it_names() -> None:
 def references(value: Any) -> set[str]:
     if isinstance(value, Ref):
         return {value.resource}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set().union(*map(references, inner))  # pyright: ignore[reportUnknownArgumentType]
+    inner: list[Any] = []
+    if isinstance(value, dict):
+        inner = list(cast("dict[str, Any]", value).values())
+    elif isinstance(value, list):
+        inner = cast("list[Any]", value)
+    return {name for each in inner for name in references(each)}
 
 
 def test_what_holds_data_is_protected_unless_that_is_given_up_in_writing() -> None:
