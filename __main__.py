@@ -54,8 +54,9 @@ def main() -> None:
     environment = stack.environment
     first: list[pulumi.Resource] = []
     provider: pulumi.ProviderResource | None = None
+    load_balancer: pulumi.Output[str] | None = None
     if stack.cluster:
-        first, provider = own_cluster(stack, stack.cluster)
+        first, provider, load_balancer = own_cluster(stack, stack.cluster)
 
     def after() -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(provider=provider, depends_on=list(first))
@@ -63,17 +64,22 @@ def main() -> None:
     if stack.platform:
         first.append(apply(Namespace, environment.namespace, namespace(environment), after()))
     if environment.ingress.ha and stack.whole:
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha), after())
+        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha, load_balancer), after())
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
     apps = {application.gitea_name: declare(stack, application, after()) for application in stack.deployed}
     export(stack, apps, {} if stack.whole else read_outputs())
 
 
-def own_cluster(stack: Stack, settings: AckSettings) -> tuple[list[pulumi.Resource], pulumi.ProviderResource]:
-    """Declare the stack's own cluster; returns what all in it has to wait for, and by whom that is declared.
+def own_cluster(
+    stack: Stack, settings: AckSettings
+) -> tuple[list[pulumi.Resource], pulumi.ProviderResource, pulumi.Output[str] | None]:
+    """Declare the stack's own cluster.
 
     A run that registers one project only enters it.
+
+    Returns:
+        What all in it has to wait for, by whom that is declared, and the id of the ALB beside it.
     """
     # Only where there is a cluster: to import the cloud's SDK takes as long as all else.
     from components.cluster_access import ExpiredError, known_provider, provider  # noqa: PLC0415
@@ -81,7 +87,7 @@ def own_cluster(stack: Stack, settings: AckSettings) -> tuple[list[pulumi.Resour
     known, now = read_connection(), datetime.now(UTC)
     if not stack.whole:
         try:
-            return [], known_provider(settings, known, now)
+            return [], known_provider(settings, known, now), None
         except ExpiredError as error:
             raise pulumi.RunError(f"nothing was changed: {error}") from None
     from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415
@@ -91,7 +97,7 @@ def own_cluster(stack: Stack, settings: AckSettings) -> tuple[list[pulumi.Resour
     access = connect(settings, cluster, known, now, pulumi.InvokeOptions(provider=alicloud))
     pulumi.export("cluster", {**cluster.outputs(), "expires": access.expires})
     pulumi.export("kubeconfig", access.kubeconfig)
-    return [cluster], provider(settings, access.kubeconfig)
+    return [cluster], provider(settings, access.kubeconfig), cluster.load_balancer_id
 
 
 def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:

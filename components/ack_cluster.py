@@ -64,7 +64,7 @@ class AckCluster(pulumi.ComponentResource):
     """Its VPC."""
     vswitch_ids: pulumi.Output[list[str]]
     """The nodes' vSwitches, one for each zone; empty for a cluster that is there."""
-    load_balancer_id: pulumi.Output[str | None]
+    load_balancer_id: pulumi.Output[str] | None
     """The ALB, for ``spec.config.id`` of an AlbConfig; None where the stack makes none."""
     address: pulumi.Output[str | None]
     """Host name of the ALB, to which the domain's CNAME points."""
@@ -95,7 +95,8 @@ class AckCluster(pulumi.ComponentResource):
         self.vpc_id = control_plane.vpc_id
         names = switch_names(settings.network) if settings.network else []
         self.vswitch_ids = pulumi.Output.all(*(self._made[each].id for each in names))
-        self.load_balancer_id = self._attribute("load-balancer", "id")
+        balancer = self._made.get("load-balancer")
+        self.load_balancer_id = balancer.id if balancer else None
         self.address = self._attribute("load-balancer", "dns_name")
         first_target = next((each for each in self._made if each.startswith("files-in-")), "")
         self.file_server = self._attribute(first_target, "mount_target_domain")
@@ -108,7 +109,7 @@ class AckCluster(pulumi.ComponentResource):
             "endpoint": self.endpoint,
             "vpcId": self.vpc_id,
             "vSwitchIds": self.vswitch_ids,
-            "loadBalancerId": self.load_balancer_id,
+            "loadBalancerId": pulumi.Output.from_input(self.load_balancer_id),
             "address": self.address,
             "fileServer": self.file_server,
         }

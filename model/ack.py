@@ -235,6 +235,11 @@ class AckSettings(Frozen):
     exceptions: Mapping[Policy, str] = Field(default_factory=dict[Policy, str])
     """Policy that is departed from → why."""
 
+    @property
+    def makes_load_balancer(self) -> bool:
+        """Whether the stack makes an ALB beside the cluster."""
+        return self.existing is None and self.load_balancer is not None
+
 
 class Connection(Frozen):
     """What an earlier run knew of the cluster, from the stack's outputs."""

@@ -14,7 +14,7 @@ from model.ack import AckSettings, policy_problems
 from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, Tag, field_names, plain_mapping
-from model.ingress import KINDS
+from model.ingress import KINDS, AlbIngress
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
@@ -497,7 +497,16 @@ def _shared_routes(environment: Environment, projects: Mapping[str, Project]) ->
 
 def _cluster_problems(file: str, config: StackConfig) -> list[Problem]:
     found = policy_problems(config.cluster) if config.cluster else []
-    return [Problem(file, f"{NAMESPACE}:cluster.{each.field}", each.message) for each in found]
+    problems = [Problem(file, f"{NAMESPACE}:cluster.{each.field}", each.message) for each in found]
+    ingress = config.environment.ingress.ha
+    if isinstance(ingress, AlbIngress):
+        own = config.cluster is not None and config.cluster.makes_load_balancer
+        field = f"{NAMESPACE}:environment.ingress.ha.vSwitches"
+        if own and ingress.v_switches:
+            problems.append(Problem(file, field, "has no place beside cluster.loadBalancer, the ALB that is taken"))
+        elif not own and not ingress.v_switches:
+            problems.append(Problem(file, field, "is required: the stack makes no ALB beside its cluster"))
+    return problems
 
 
 def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pulumi
 import pytest
 
+from model.fields import merged
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, parse_record
 from settings import PROGRAM, read_stack_file
 from tests.program.conftest import Recording, Run
@@ -102,6 +103,14 @@ def test_the_way_in_is_secret_and_identified_by_name(run: Run) -> None:
     assert recording.secrets == {"kubeconfig"}
 
 
+def test_the_ingress_takes_the_alb_beside_the_cluster(run: Run) -> None:
+    recording = run("prod")
+    (config,) = (each.inputs for each in recording.declared if each.inputs.get("kind") == "AlbConfig")
+    assert config["spec"]["config"]["id"] == "cluster-load-balancer-id"
+    assert "zoneMappings" not in config["spec"]["config"]
+    assert [each["port"] for each in config["spec"]["listeners"]] == [80, 443]
+
+
 def outputs_of(recording: Recording, **cluster: Any) -> dict[str, Any]:
     """Return the stack's outputs as the next run would be told them."""
     return {**recording.outputs, "cluster": {**recording.outputs["cluster"], **cluster}}
@@ -128,12 +137,15 @@ def test_a_plugin_leaves_no_credential_in_the_state(run: Run) -> None:
 
 def test_a_cluster_that_is_there_is_read_and_not_made(run: Run) -> None:
     existing = "c" + "1" * 32
-    recording = run("prod", cluster={"kind": "ack", "name": "old", "region": "cn-hangzhou", "existing": existing})
+    given = {"kind": "ack", "name": "old", "region": "cn-hangzhou", "existing": existing}
+    environment = merged(COMMITTED["environment"], {"ingress": {"ha": {"vSwitches": ["vsw-1a", "vsw-1b"]}}})
+    recording = run("prod", cluster=given, environment=environment)
     assert [(each.type.rsplit(":", 1)[1], each.name) for each in cloud(recording)] == [
         ("ManagedKubernetes", "cluster-control-plane")
     ]
     assert recording.outputs["cluster"]["id"] == existing
     assert recording.outputs["cluster"]["address"] is None
+    assert recording.outputs["cluster"]["loadBalancerId"] is None
     assert len(recording.of("Deployment")) == 8
 
 

@@ -237,3 +237,21 @@ def test_who_releases_asks_for_a_credential_and_nothing_else() -> None:
     (statement,) = releasing_policy(settings(), CLUSTER_ID)["Statement"]
     assert statement["Resource"] == [f"acs:cs:cn-hangzhou:*:cluster/{CLUSTER_ID}"]
     assert statement["Action"] == ["cs:DescribeClusterDetail", "cs:DescribeClusterUserKubeconfig"]
+
+
+def test_the_alb_is_the_clusters_own_or_has_networks_of_its_own() -> None:
+    field = "package-platform:environment.ingress.ha.vSwitches"
+
+    def told(data: dict[str, Any]) -> list[str]:
+        try:
+            build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", data)
+        except SettingsError as error:
+            return [f"{each.field}: {each.message}" for each in error.problems]
+        return []
+
+    switches = {"environment": {"ingress": {"ha": {"vSwitches": ["vsw-1a", "vsw-1b"]}}}}
+    without = {"cluster": {"loadBalancer": None}}
+    assert told(ALL) == []
+    assert told(merged(ALL, switches)) == [f"{field}: has no place beside cluster.loadBalancer, the ALB that is taken"]
+    assert told(merged(ALL, without)) == [f"{field}: is required: the stack makes no ALB beside its cluster"]
+    assert told(merged(merged(ALL, without), switches)) == []
