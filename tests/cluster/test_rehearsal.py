@@ -1,13 +1,15 @@
 """The stack ``prod`` from nothing to serving, released, changed and defended: ``make rehearse-prod``.
 
 The cloud is the stand-in, and the managed cluster is the embedded one; all else is what production would run. The
-embedded cluster has no ALB, so projects are asked through their Services.
+embedded cluster has no ALB and none of its controllers: AlbConfig is a kind without one, and projects are asked through
+their Services.
 """
 
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,25 @@ from tests.cluster.program import Program, purge
 from tests.cluster.releasing import Release
 
 pytestmark = pytest.mark.soak
+ALB_CONFIG: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "albconfigs.alibabacloud.com"},
+    "spec": {
+        "group": "alibabacloud.com",
+        "scope": "Cluster",
+        "names": {"kind": "AlbConfig", "plural": "albconfigs", "singular": "albconfig"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+"""What the add-on brings to a managed cluster: here any content is taken."""
 RELEASED = "SJZY.Package.Output.Api"
 SERVICE = "sjzy-package-output-api"
 
@@ -28,8 +49,12 @@ SERVICE = "sjzy-package-output-api"
 def prod(cluster: Cluster, tmp_path: Path) -> Iterator[Program]:
     """The stack with nothing made yet."""
     purge(cluster)
+    definition = tmp_path / "albconfig.json"
+    definition.write_text(json.dumps(ALB_CONFIG))
+    cluster.kubectl("apply", f"--filename={definition}")
     more = variables(cluster.env["PATH"], tmp_path / "cloud", cluster.instance.kubeconfig)
     yield Program.create(cluster, tmp_path / "copy", "prod", more)
+    cluster.kubectl("delete", f"--filename={definition}", "--wait", "--timeout=60s")
     purge(cluster)
 
 
