@@ -5,7 +5,7 @@ CLUSTER ?= embedded
 STACK ?= test
 PYTHON := .venv/bin/python
 
-.PHONY: help up demo down test check unit cluster soak bench bench-ingress bench-release golden schema lock jobs
+.PHONY: help up demo down test check unit cluster soak rehearse-prod bench bench-ingress bench-release golden schema lock jobs
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +50,9 @@ cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the 
 soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15
 	@$(MAKE) --no-print-directory bench bench-ingress bench-release WRITE=1
+
+rehearse-prod: .venv/.stamp ## stack prod from nothing to serving, with a stand-in for the cloud (docs/how-to/prod.md)
+	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -q -s tests/cluster/test_rehearsal.py
 
 bench: .venv/.stamp ## speed beside `kubectl` in one run (SIZES=8,80,200 ROUNDS=3 PROVIDER=/path WRITE=1)
 	@$(PYTHON) -m bench $(if $(SIZES),--sizes $(SIZES)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

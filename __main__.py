@@ -1,4 +1,4 @@
-"""The Pulumi program: settings → namespace → ingress → projects → exports."""
+"""The Pulumi program: settings → cluster → namespace → ingress → projects → exports."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,10 +12,11 @@ from components._apply import apply
 from components.storage import declare_class, keep
 from manifests.namespace import namespace
 from manifests.secrets import pull_secret
+from model.ack import AckSettings
 from model.problems import SettingsError
 from model.stack import Application, Stack
 from rollout import stateful_rollout
-from settings import load_stack, read_outputs
+from settings import load_stack, read_connection, read_outputs
 from smoke import check
 
 
@@ -59,25 +60,60 @@ def main() -> None:
         tell(stack)
     environment = stack.environment
     first: list[pulumi.Resource] = []
+    provider: pulumi.ProviderResource | None = None
+    load_balancer: pulumi.Output[str] | None = None
+    if stack.cluster:
+        first, provider, load_balancer = own_cluster(stack, stack.cluster)
+
+    def after() -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(provider=provider, depends_on=list(first))
+
     if stack.platform:
         # With the namespace all volumes would go, whatever is said of each.
-        guarded = pulumi.ResourceOptions(protect=stack.keeps_data or None)
+        guarded = pulumi.ResourceOptions.merge(after(), pulumi.ResourceOptions(protect=stack.keeps_data or None))
         first.append(apply(Namespace, environment.namespace, namespace(environment), guarded))
         if credentials := stack.cluster_secrets.registry:
             manifest = pull_secret(environment, environment.namespace, credentials)
-            first.append(apply(Secret, "registry", manifest, pulumi.ResourceOptions(depends_on=list(first))))
+            first.append(apply(Secret, "registry", manifest, after()))
     if environment.storage.nfs and stack.whole:
-        first.append(declare_class(environment))
+        first.append(declare_class(environment, after()))
     if environment.ingress.ha and stack.whole:
-        ingress = HaIngress("ingress", HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets))
+        args = HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets, load_balancer)
+        ingress = HaIngress("ingress", args, after())
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
-    apps = {
-        application.gitea_name: declare(stack, application, pulumi.ResourceOptions(depends_on=first))
-        for application in stack.deployed
-    }
-    keep(stack.left_claims, environment, pulumi.ResourceOptions(depends_on=first))
+    apps = {application.gitea_name: declare(stack, application, after()) for application in stack.deployed}
+    keep(stack.left_claims, environment, after())
     export(stack, apps, {} if stack.whole else read_outputs())
+
+
+def own_cluster(
+    stack: Stack, settings: AckSettings
+) -> tuple[list[pulumi.Resource], pulumi.ProviderResource, pulumi.Output[str] | None]:
+    """Declare the stack's own cluster.
+
+    A run that registers one project only enters it.
+
+    Returns:
+        What all in it has to wait for, by whom that is declared, and the id of the ALB beside it.
+    """
+    # Only where there is a cluster: to import the cloud's SDK takes as long as all else.
+    from components.cluster_access import ExpiredError, known_provider, provider  # noqa: PLC0415
+
+    known, now = read_connection(), datetime.now(UTC)
+    if not stack.whole:
+        try:
+            return [], known_provider(settings, known, now), None
+        except ExpiredError as error:
+            raise pulumi.RunError(f"nothing was changed: {error}") from None
+    from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415
+
+    alicloud = cloud(settings)
+    cluster = AckCluster("cluster", AckClusterArgs(settings), pulumi.ResourceOptions(providers=[alicloud]))
+    access = connect(settings, cluster, known, now, pulumi.InvokeOptions(provider=alicloud))
+    pulumi.export("cluster", {**cluster.outputs(), "expires": access.expires})
+    pulumi.export("kubeconfig", access.kubeconfig)
+    return [cluster], provider(settings, access.kubeconfig), cluster.load_balancer_id
 
 
 def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:

@@ -257,10 +257,25 @@ def read_resources() -> dict[str, Any]:
 
 def read_outputs() -> dict[str, Any]:
     """Return the stack's outputs as the last update left them; secret ones are marked as such again."""
-    answer = _ask_own_state("pulumi:pulumi:readStackOutputs", "name")
-    secret = set(answer.get("secretOutputNames", []))
-    outputs = plain_mapping(answer.get("outputs")) or {}
+    outputs, secret = _own_outputs()
     return {name: pulumi.Output.secret(value) if name in secret else value for name, value in outputs.items()}
+
+
+def read_connection() -> Connection | None:
+    """Return how the stack's own cluster was reached by the last update; None when there was none."""
+    outputs, _ = _own_outputs()
+    cluster = plain_mapping(outputs.get("cluster")) or {}
+    known = {
+        **{key: cluster.get(key) for key in ("id", "endpoint", "expires")},
+        "kubeconfig": outputs.get("kubeconfig"),
+    }
+    return Connection.model_validate(known) if all(isinstance(each, str) for each in known.values()) else None
+
+
+def _own_outputs() -> tuple[dict[str, Any], set[str]]:
+    """Return the stack's outputs as the last update left them, and which of them are secret."""
+    answer = _ask_own_state("pulumi:pulumi:readStackOutputs", "name")
+    return plain_mapping(answer.get("outputs")) or {}, set(answer.get("secretOutputNames", []))
 
 
 def _ask_own_state(token: str, parameter: str) -> Mapping[str, Any]:

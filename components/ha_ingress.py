@@ -23,11 +23,13 @@ class HaIngressArgs:
         environment: The one that owns the cluster's ingress; its registry has the images.
         ingress: How clients come in.
         secrets: Credentials of the registry and a certificate, which become Secrets in its namespace.
+        load_balancer: Id of an ALB that is there already; None has its controller make one.
     """
 
     environment: Environment
     ingress: HaIngressSettings
     secrets: ClusterSecrets = field(default=ClusterSecrets(), repr=False)
+    load_balancer: pulumi.Input[str] | None = None
 
 
 class HaIngress(pulumi.ComponentResource):
@@ -53,7 +55,8 @@ class HaIngress(pulumi.ComponentResource):
         before: list[pulumi.Resource] = []
         if manifests.namespace:
             before = [self._declare(manifests.namespace, before)]
-        before = [self._declare(manifest, before) for manifest in manifests.first] or before
+        given = [_reusing(manifest, args.load_balancer) for manifest in manifests.first]
+        before = [self._declare(manifest, before) for manifest in given] or before
         for manifest in (*manifests.workloads, *manifests.last):
             # One after another: the proxies are rolled before the addresses, never both at once.
             before = [self._declare(manifest, before)]
@@ -73,6 +76,15 @@ class HaIngress(pulumi.ComponentResource):
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{self._seconds}s", update=f"{self._seconds}s"),
             ),
         )
+
+
+def _reusing(manifest: Manifest, load_balancer: pulumi.Input[str] | None) -> Manifest:
+    """Return an AlbConfig for an ALB that is there: its listeners are the controller's, all else is its maker's."""
+    if load_balancer is None or manifest["kind"] != "AlbConfig":
+        return manifest
+    reused = {"id": load_balancer, "forceOverride": False, "listenerForceOverride": True}
+    spec = manifest["spec"]
+    return {**manifest, "spec": {**spec, "config": {**spec["config"], **reused}}}
 
 
 def _places(ingress: HaIngressSettings) -> int:

@@ -64,8 +64,12 @@ class Storage(pulumi.ComponentResource):
         self.register_outputs({"claims": names})
 
 
-def declare_class(environment: Environment) -> pulumi.CustomResource:
+def declare_class(environment: Environment, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
     """Declare the StorageClass of the environment's own NFS server.
+
+    Args:
+        environment: With the server.
+        opts: Pulumi's options.
 
     Raises:
         ValueError: If it names none.
@@ -75,7 +79,7 @@ def declare_class(environment: Environment) -> pulumi.CustomResource:
     manifest = shared_class(environment)
     if manifest is None:
         raise ValueError(f"{environment.name} names no NFS server")
-    return apply(StorageClass, str(manifest["metadata"]["name"]), manifest, pulumi.ResourceOptions())
+    return apply(StorageClass, str(manifest["metadata"]["name"]), manifest, opts)
 
 
 def keep(claims: Sequence[Claim], environment: Environment, opts: pulumi.ResourceOptions) -> None:

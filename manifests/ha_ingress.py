@@ -102,6 +102,7 @@ def _alb(environment: Environment, ingress: AlbIngress) -> HaIngressManifests:
 
 
 def _alb_config(environment: Environment, ingress: AlbIngress) -> Manifest:
+    switches = [{"vSwitchId": switch} for switch in ingress.v_switches]
     timeouts = {"idleTimeout": ingress.idle_seconds, "requestTimeout": ingress.request_seconds}
     listeners: list[Manifest] = [{"port": HTTP_PORT, "protocol": "HTTP", **timeouts}]
     if ingress.certificate_ids:
@@ -119,7 +120,7 @@ def _alb_config(environment: Environment, ingress: AlbIngress) -> Manifest:
                 "name": ingress.name,
                 "addressType": ingress.address_type,
                 "edition": ingress.edition,
-                "zoneMappings": [{"vSwitchId": switch} for switch in ingress.v_switches],
+                **({"zoneMappings": switches} if switches else {}),
             },
             "listeners": listeners,
         },

@@ -268,8 +268,9 @@ class AlbIngress(Frozen):
     """An Application Load Balancer, made by the ALB Ingress controller."""
     name: DnsLabel = "package-platform"
     """Name of its AlbConfig, which is not in a namespace."""
-    v_switches: tuple[CloudId, ...] = Field(min_length=2)
-    """One vSwitch in each zone, in two zones or more."""
+    v_switches: tuple[CloudId, ...] = ()
+    """One vSwitch in each zone, in two zones or more. None where the stack makes the cluster: the ALB beside it is
+    taken."""
     address_type: Literal["Internet", "Intranet"] = "Internet"
     """Whether it has addresses in the Internet."""
     edition: Literal["Basic", "Standard", "StandardWithWaf"] = "Standard"
@@ -284,6 +285,8 @@ class AlbIngress(Frozen):
     @model_validator(mode="after")
     def _checked(self) -> AlbIngress:
         doubled = _doubled(self.v_switches)
+        if len(self.v_switches) == 1:
+            raise ValueError("vSwitches: one is a single point of failure: name one in each of two zones or more")
         if doubled:
             raise ValueError(f"vSwitches: {doubled[0]} is there twice: one for each zone")
         return self

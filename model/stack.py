@@ -10,10 +10,11 @@ from typing import Any, cast
 
 from pydantic import Field, SecretBytes, SecretStr, ValidationError
 
+from model.ack import AckSettings, policy_problems
 from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
-from model.ingress import KINDS
+from model.ingress import KINDS, AlbIngress
 from model.names import InvalidName, collisions, image_repository, kubernetes_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
@@ -88,6 +89,8 @@ class StackConfig(Frozen):
     config_revisions: Mapping[str, Commit] = Field(default_factory=dict)
     """Gitea project → commit of the config repository. For a project without one it is the commit that is checked out
     (``HEAD``)."""
+    cluster: AckSettings | None = None
+    """The cluster that this stack makes, or enters with a credential of its own; None for the one of the kubeconfig."""
     secrets: Mapping[str, Mapping[SecretKey, SecretStr]] = Field(default_factory=dict)
     """Gitea project → name → value; each value encrypted (`pulumi config set --secret --path`)."""
     secret_key: StackKey | None = None
@@ -235,6 +238,8 @@ class Stack(Frozen):
     """False when only one project of the stack is registered, by a run that targets it."""
     config_path: str | None = None
     """Folder of a checkout of the config repository, relative to the program's."""
+    cluster: AckSettings | None = None
+    """The cluster that is declared or reached here; None for the one of the kubeconfig."""
     cluster_secrets: ClusterSecrets = ClusterSecrets()
     """Secrets that are no project's."""
     left_claims: tuple[Claim, ...] = ()
@@ -358,6 +363,7 @@ def parse_stack(
     problems += _shared_claims(projects)
     for path, project in projects.items():
         problems += class_problems(path, project.storage, config.environment.storage)
+    problems += _cluster_problems(file, config)
     if problems:
         raise SettingsError(problems)
     applications = tuple(
@@ -373,6 +379,7 @@ def parse_stack(
         allow_older=tuple(filter(None, (name.strip() for name in older))),
         config_path=config.config_path,
         cluster_secrets=ClusterSecrets(registry=config.registry_credentials, certificate=config.ingress_certificate),
+        cluster=config.cluster,
     )
 
 
@@ -642,6 +649,20 @@ def _shared_claims(projects: Mapping[str, Project]) -> list[Problem]:
             if owner != path:
                 message = f"{name} is what a volume of {owner} is called too: rename one"
                 problems.append(Problem(path, f"storage.{index}.name", message))
+    return problems
+
+
+def _cluster_problems(file: str, config: StackConfig) -> list[Problem]:
+    found = policy_problems(config.cluster) if config.cluster else []
+    problems = [Problem(file, f"{NAMESPACE}:cluster.{each.field}", each.message) for each in found]
+    ingress = config.environment.ingress.ha
+    if isinstance(ingress, AlbIngress):
+        own = config.cluster is not None and config.cluster.makes_load_balancer
+        field = f"{NAMESPACE}:environment.ingress.ha.vSwitches"
+        if own and ingress.v_switches:
+            problems.append(Problem(file, field, "has no place beside cluster.loadBalancer, the ALB that is taken"))
+        elif not own and not ingress.v_switches:
+            problems.append(Problem(file, field, "is required: the stack makes no ALB beside its cluster"))
     return problems
 
 

@@ -64,7 +64,9 @@ class Program:
     _outputs: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
-    def create(cls, cluster: Cluster, folder: Path, stack: str) -> "Program":
+    def create(
+        cls, cluster: Cluster, folder: Path, stack: str, variables: Mapping[str, str] | None = None
+    ) -> "Program":
         """Copy what the program consists of, unless the folder has it already, and make an empty stack."""
         root = cluster.instance.root
         if not folder.exists():
@@ -76,7 +78,7 @@ class Program:
             for file in root.glob("Pulumi.*.yaml"):
                 own = str(cluster.instance.network.network_address).removesuffix("0")
                 (folder / file.name).write_text(file.read_text().replace(deploy.COMMITTED_NETWORK, own))
-        program = cls(cluster, folder, stack)
+        program = cls(cluster, folder, stack, dict(variables or {}))
         # Tests go back and forth between two tags; what that needs otherwise is a test of its own.
         older = ", ".join(sorted(path.stem for path in (folder / "projects").iterdir()))
         config = f"config:\n  package-platform:allowOlder: [{older}]"

@@ -4,6 +4,7 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pulumi
@@ -13,6 +14,24 @@ from pulumi.runtime.config import set_all_config
 from registry import Registry
 from settings import PROGRAM, read_stack_file
 from tests.conftest import digest_of
+
+CREDENTIAL = "alicloud:cs/getClusterCredential:getClusterCredential"
+TOLD: Mapping[str, dict[str, Any]] = {
+    "alicloud:cs/managedKubernetes:ManagedKubernetes": {
+        "connections": [{"apiServerIntranet": "https://10.20.0.9:6443", "apiServerInternet": ""}],
+        "vpcId": "cluster-vpc-id",
+    },
+    "alicloud:ecs/eipAddress:EipAddress": {"ipAddress": "203.0.113.10"},
+    "alicloud:alb/loadBalancer:LoadBalancer": {"dnsName": "alb.example.com"},
+    "alicloud:nas/mountTarget:MountTarget": {"mountTargetDomain": "files.example.com"},
+    "alicloud:vpc/natGateway:NatGateway": {"snatTableIds": "stb-1"},
+}
+"""Type → what only the cloud knows of a resource."""
+KUBECONFIG: Mapping[str, Any] = {
+    "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443"}}],
+    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    "current-context": "c",
+}
 
 
 @dataclass(frozen=True)
@@ -32,17 +51,27 @@ class Recording(pulumi.runtime.Mocks):
     earlier_outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     declared: list[Declared] = field(default_factory=list[Declared])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    secrets: set[str] = field(default_factory=set[str])
+    """Names of the outputs that are secret."""
+    credentials: int = 0
+    """How often the cloud was asked for one."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         inputs = cast("dict[str, Any]", args.inputs)  # pyright: ignore[reportUnknownMemberType]
         self.declared.append(Declared(args.typ, args.name, inputs))
-        return f"{args.name}-id", inputs
+        told = TOLD.get(args.typ, {})
+        return args.resource_id or f"{args.name}-id", {**inputs, **told}
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
-        asked = cast("dict[str, str]", args.args)  # pyright: ignore[reportUnknownMemberType]
+        asked = cast("dict[str, Any]", args.args)  # pyright: ignore[reportUnknownMemberType]
         if args.token.endswith(":readStackOutputs"):
             assert asked["name"].startswith("organization/package-platform/")
-            return {"outputs": dict(self.earlier_outputs), "secretOutputNames": []}
+            return {"outputs": dict(self.earlier_outputs), "secretOutputNames": ["kubeconfig"]}
+        if args.token == CREDENTIAL:
+            self.credentials += 1
+            expires = datetime.now(UTC) + timedelta(minutes=asked["temporaryDurationMinutes"])
+            kubeconfig = json.dumps({**KUBECONFIG, "users": [{"name": f"user-{expires.isoformat()}", "user": {}}]})
+            return {"kubeConfig": kubeconfig, "expiration": expires.isoformat(), "clusterId": asked["clusterId"]}
         assert (args.token, list(asked)) == ("pulumi:pulumi:readStackResourceOutputs", ["stackName"])
         assert asked["stackName"].startswith("organization/package-platform/")
         return {"outputs": dict(self.earlier)}
@@ -79,7 +108,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         set_all_config({f"package-platform:{key}": json.dumps(value) for key, value in merged.items()})
 
         def export(name: str, value: Any) -> None:
-            pulumi.Output.from_input(value).apply(lambda resolved: recording.outputs.update({name: resolved}))
+            output = pulumi.Output.from_input(value)
+            output.apply(lambda resolved: recording.outputs.update({name: resolved}))
+            secret = pulumi.Output.from_input(cast("Any", output).is_secret())
+            secret.apply(lambda given: recording.secrets.add(name) if given else None)
 
         monkeypatch.setattr(pulumi, "export", export)
         drained = cast("Callable[[Callable[[], object]], Callable[[], None]]", pulumi.runtime.test)  # pyright: ignore[reportUnknownMemberType]

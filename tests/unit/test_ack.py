@@ -1,0 +1,257 @@
+"""A cluster on ACK: what is refused before anything is made, its credentials, and who may do what."""
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from manifests.ack_cluster import Ref, ack_cluster
+from manifests.kubeconfig import plugin_command, pointed_at, with_plugin
+from manifests.ram_policy import making_policy, releasing_policy
+from model.ack import POLICIES, AckSettings, policy_problems
+from model.fields import merged
+from model.problems import SettingsError
+from settings import PROGRAM, build_stack, read_stack_file
+
+CLUSTER_ID = "c" + "0" * 31 + "a"
+ALL: dict[str, Any] = read_stack_file(PROGRAM, "prod")
+GOOD: dict[str, Any] = ALL["cluster"]
+ZONES: list[dict[str, str]] = GOOD["network"]["zones"]
+KUBECONFIG = json.dumps(
+    {
+        "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority": "x"}}],
+        "users": [{"name": "u", "user": {"client-key-data": "private"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "k", "user": "u"}}],
+        "current-context": "x",
+    }
+)  # fmt: skip
+
+
+def settings(**changes: Any) -> AckSettings:
+    return AckSettings.model_validate_json(json.dumps(merged(GOOD, changes)), by_alias=True, by_name=False)
+
+
+def found(**changes: Any) -> list[str]:
+    return [f"{each.field}: {each.message}" for each in policy_problems(settings(**changes))]
+
+
+def with_zones(*changes: dict[str, str], **network: Any) -> dict[str, Any]:
+    zones = [{**zone, **change} for zone, change in zip(ZONES, [*changes, {}, {}, {}], strict=False)]
+    return {"network": {"zones": zones, **network}}
+
+
+def test_the_committed_cluster_is_good() -> None:
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"region": "cn-hangzou"}, "region: 'cn-hangzou' is no region with ACK Pro; did you mean 'cn-hangzhou'?"),
+        (
+            with_zones({"id": "cn-hangzhouh"}),
+            "network.zones.0.id: 'cn-hangzhouh' is no zone of cn-hangzhou: cn-hangzhou- and a letter",
+        ),
+        (with_zones({"id": "cn-hangzhou-i"}), "network.zones.1.id: 'cn-hangzhou-i' is there twice"),
+        (
+            {"network": {"zones": ZONES[:2]}},
+            "network.zones: 2 of 3 zones: name 3 or more, or write why under exceptions.zones",
+        ),
+        (
+            with_zones(onPremise=["10.20.200.0/24"]),
+            "network.onPremise.0: 10.20.200.0/24 overlaps 10.20.0.0/16 of network.cidr",
+        ),
+        (
+            with_zones(services="10.20.240.0/20"),
+            "network.services: 10.20.240.0/20 overlaps 10.20.0.0/16 of network.cidr",
+        ),
+        (
+            with_zones(onPremise=["172.21.8.0/24"]),
+            "network.onPremise.0: 172.21.8.0/24 overlaps 172.21.0.0/20 of network.services",
+        ),
+        (
+            with_zones({}, {"nodes": "10.20.64.0/22"}),
+            "network.zones.1.nodes: 10.20.64.0/22 overlaps 10.20.64.0/20 of network.zones.0.pods",
+        ),
+        (with_zones({"nodes": "10.21.0.0/22"}), "network.zones.0.nodes: 10.21.0.0/22 is not in the VPC's 10.20.0.0/16"),
+        (
+            with_zones({"nodes": "10.20.0.0/28"}),
+            "network.zones.0.nodes: 10.20.0.0/28 has 12 addresses of use, too few for 7 nodes and 12 interfaces when a "
+            "zone is lost: /27 or larger",
+        ),
+        (
+            with_zones({"pods": "10.20.64.0/24"}),
+            "network.zones.0.pods: 10.20.64.0/24 has 252 addresses of use, too few for 350 pods when a zone is lost: "
+            "/23 or larger",
+        ),
+        (
+            with_zones(services="172.21.0.0/25"),
+            "network.services: 172.21.0.0/25 has 128 addresses and can't be changed later: at least 256",
+        ),
+        (
+            with_zones(services="100.64.0.0/20"),
+            "network.services: 100.64.0.0/20 is in 100.64.0.0/10, which Alibaba Cloud uses itself",
+        ),
+        (
+            {"publicApi": True},
+            "publicApi: would put the API server into the Internet: reach it through the VPC, or write why under "
+            "exceptions.publicApi",
+        ),
+        (
+            {"deletionProtection": False},
+            "deletionProtection: one command could delete the cluster with its data: leave it true, or write why under "
+            "exceptions.deletionProtection",
+        ),
+        (
+            {"logs": None},
+            "logs: without a log project nobody can tell who did what: name one, or write why under exceptions.logs",
+        ),
+        (
+            {"nodePools": {"apps": {"minimum": 2}}},
+            "nodePools.apps.minimum: 2 nodes can't be spread over 3 zones: 3 or more, or write why under "
+            "exceptions.spread",
+        ),
+        ({"nodePools": {"apps": {"maximum": 2}}}, "nodePools.apps.maximum: 2 is less than its minimum, 3"),
+        ({"keyPair": None}, "keyPair: is required without existing"),
+        ({"exceptions": {"zones": " "}}, "exceptions.zones: say why, in words"),
+        (
+            {"existing": CLUSTER_ID},
+            "network: has no place beside existing: that cluster is there already",
+        ),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], line: str) -> None:
+    assert line in found(**changes)
+
+
+def test_a_region_that_ends_with_a_number_has_zones_without_a_dash() -> None:
+    zones = [{"id": f"ap-southeast-1{letter}"} for letter in "abc"]
+    assert found(region="ap-southeast-1", **with_zones(*zones)) == []
+
+
+def test_the_smallest_that_is_advised_is_enough() -> None:
+    changes = with_zones({"nodes": "10.20.0.0/27", "pods": "10.20.64.0/23"})
+    assert found(**changes) == []
+
+
+def test_all_is_told_at_once_and_with_the_file() -> None:
+    bad = merged(ALL, {"cluster": {"publicApi": True, "region": "mars", "logs": None}, "tags": {"packt": "1"}})
+    with pytest.raises(SettingsError) as caught:
+        build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", bad)
+    fields = {problem.field for problem in caught.value.problems}
+    assert {f"package-platform:cluster.{name}" for name in ("publicApi", "region", "logs")} < fields
+    assert "package-platform:tags.packt" in fields
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_is_departed_from_in_writing_only(policy: str) -> None:
+    departing: dict[str, dict[str, Any]] = {
+        "zones": {"network": {"zones": ZONES[:2]}},
+        "publicApi": {"publicApi": True},
+        "deletionProtection": {"deletionProtection": False},
+        "spread": {"nodePools": {"apps": {"minimum": 2}}},
+        "logs": {"logs": None},
+    }
+    assert len(found(**departing[policy])) == 1
+    assert found(**departing[policy], exceptions={policy: "a rehearsal"}) == []
+
+
+def test_a_cluster_that_is_there_needs_only_its_id() -> None:
+    given = {"kind": "ack", "name": "old", "region": "cn-hangzhou", "existing": CLUSTER_ID, "publicApi": True}
+    existing = AckSettings.model_validate_json(json.dumps(given), by_alias=True, by_name=False)
+    assert policy_problems(existing) == []
+    with pytest.raises(ValueError, match="not declared here"):
+        ack_cluster(existing)
+
+
+def test_every_resource_comes_after_those_that_it_names() -> None:
+    seen: set[str] = set()
+    for resource in ack_cluster(settings()):
+        needed = {*references(resource.inputs), *resource.after}
+        assert needed <= seen, f"{resource.name} needs {needed - seen}"
+        assert resource.name not in seen
+        seen.add(resource.name)
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, Ref):
+        return {value.resource}
+    inner: list[Any] = []
+    if isinstance(value, dict):
+        inner = list(cast("dict[str, Any]", value).values())
+    elif isinstance(value, list):
+        inner = cast("list[Any]", value)
+    return {name for each in inner for name in references(each)}
+
+
+def test_what_holds_data_is_protected_unless_that_is_given_up_in_writing() -> None:
+    protected = {each.kind for each in ack_cluster(settings()) if each.protect}
+    assert {"vpc.Network", "cs.ManagedKubernetes", "nas.FileSystem", "kms.Key", "log.Project"} < protected
+    assert not [each for each in ack_cluster(settings(deletionProtection=False)) if each.protect]
+
+
+def test_parts_that_are_not_wanted_are_not_made() -> None:
+    bare = settings(sharedFiles=None, loadBalancer=None, encryptSecrets=False)
+    kinds = {each.kind.partition(".")[0] for each in ack_cluster(bare)}
+    assert kinds == {"vpc", "ecs", "log", "cs"}
+    assert "add-on-alb-ingress-controller" not in {each.name for each in ack_cluster(bare)}
+
+
+def test_a_pool_that_does_not_scale_has_a_size() -> None:
+    (pool,) = (each for each in ack_cluster(settings(nodePools={"apps": {"maximum": 3}})) if each.kind == "cs.NodePool")
+    assert pool.inputs["desired_size"] == "3"
+    assert "scaling_config" not in pool.inputs
+
+
+def test_a_kubeconfig_is_pointed_at_the_endpoint() -> None:
+    within = json.loads(pointed_at(KUBECONFIG, "https://10.20.0.9:6443"))
+    assert within["clusters"][0]["cluster"]["server"] == "https://10.20.0.9:6443"
+    assert json.loads(pointed_at(KUBECONFIG, "")) == json.loads(KUBECONFIG)
+
+
+def test_a_kubeconfig_with_a_plugin_holds_no_credential_and_never_changes() -> None:
+    command = plugin_command(CLUSTER_ID, "cn-hangzhou", 60)
+    first = with_plugin(KUBECONFIG, "https://10.20.0.9:6443", command)
+    assert "private" not in first
+    assert with_plugin(
+        KUBECONFIG.replace('"u"', '"v"').replace("private", "new"), "https://10.20.0.9:6443", command
+    ) == (first)
+    assert json.loads(first)["users"][0]["user"]["exec"]["command"] == "ack-ram-tool"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "clusters: [{}]", "a: {"])
+def test_what_is_no_kubeconfig_is_not_shown(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^what ACK answered is no kubeconfig\Z"):
+        with_plugin(text, "https://10.0.0.1", ["x"])
+
+
+def test_nobody_may_delete_what_is_protected() -> None:
+    actions = {action for statement in making_policy(settings())["Statement"] for action in statement["Action"]}
+    lost = ("DeleteVpc", "DeleteVSwitch", "DeleteCluster", "DeleteProject", "ScheduleKeyDeletion", "DeleteFileSystem",
+            "DeleteLoadBalancer", "ReleaseEipAddress", "DeleteSecurityGroup", "DeleteMountTarget")  # fmt: skip
+    assert not [action for action in actions if action.split(":")[1] in lost]
+    assert not [action for action in actions if action.endswith("*")]
+
+
+def test_who_releases_asks_for_a_credential_and_nothing_else() -> None:
+    (statement,) = releasing_policy(settings(), CLUSTER_ID)["Statement"]
+    assert statement["Resource"] == [f"acs:cs:cn-hangzhou:*:cluster/{CLUSTER_ID}"]
+    assert statement["Action"] == ["cs:DescribeClusterDetail", "cs:DescribeClusterUserKubeconfig"]
+
+
+def test_the_alb_is_the_clusters_own_or_has_networks_of_its_own() -> None:
+    field = "package-platform:environment.ingress.ha.vSwitches"
+
+    def told(data: dict[str, Any]) -> list[str]:
+        try:
+            build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", data)
+        except SettingsError as error:
+            return [f"{each.field}: {each.message}" for each in error.problems]
+        return []
+
+    switches = {"environment": {"ingress": {"ha": {"vSwitches": ["vsw-1a", "vsw-1b"]}}}}
+    without = {"cluster": {"loadBalancer": None}}
+    assert told(ALL) == []
+    assert told(merged(ALL, switches)) == [f"{field}: has no place beside cluster.loadBalancer, the ALB that is taken"]
+    assert told(merged(ALL, without)) == [f"{field}: is required: the stack makes no ALB beside its cluster"]
+    assert told(merged(merged(ALL, without), switches)) == []
