@@ -116,6 +116,7 @@ def plant(program: Program, vault: Vault) -> dict[str, str]:
     return planted
 
 
+@pytest.mark.soak
 def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Release, vault: Vault) -> None:
     texts: dict[str, str] = {}
     logs: dict[str, str] = {}
@@ -170,6 +171,7 @@ def unmarked(program: Program) -> list[str]:
     return leaks({"new": planted}, {"state": program.pulumi("stack", "export").stdout})
 
 
+@pytest.mark.soak
 def test_another_secret_is_rolled_out_and_a_file_comes_back_with_its_release(
     program: Program, release: Release, vault: Vault
 ) -> None:
