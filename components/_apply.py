@@ -1,7 +1,8 @@
 """The one place where a rendered manifest becomes a Pulumi resource.
 
 The typed constructors of pulumi-kubernetes take the API's own camelCase dicts unchanged, so the manifest that the
-golden files and the schema check have seen is the very one that is applied.
+golden files and the schema check have seen is the very one that is applied. The class of a Secret also tells the engine
+that its data is secret, going in and coming back.
 """
 
 from collections.abc import Callable
@@ -60,11 +61,6 @@ def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.Reso
         raise ValueError(f"a manifest of {declared} can't become a {kind.__name__}")
     constructor = cast("Callable[..., Resource]", kind)
     fields: dict[str, Any] = {to_snake(key): value for key, value in manifest.items() if key not in _ENVELOPE}
-    if kind is Secret:
-        # From here on the engine encrypts it in the state, and shows it nowhere.
-        fields["data"] = pulumi.Output.secret(fields["data"])
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["data", "stringData"])
-        opts = pulumi.ResourceOptions.merge(opts, secret)
     return constructor(name, **fields, opts=opts)
 
 

@@ -34,7 +34,9 @@ secrets:
 """The sample tells the variable PROJECT, and the hash of the file, in every answer."""
 READ_BY_THE_ENGINE = 8
 """The highest verbosity at which Pulumi does not write every message to its plugins into its log."""
-MARKED = 'fields["data"] = pulumi.Output.secret(fields["data"])'
+NAMED = '"valueFrom": {"secretKeyRef": {"name": name, "key": each}}'
+SHOWN = '"value": there[each].get_secret_value().decode()'
+"""A mistake that is easily made: the value in the pod instead of the Secret's name."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def plant(program: Program, vault: Vault) -> dict[str, str]:
     return planted
 
 
+@pytest.mark.soak
 def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Release, vault: Vault) -> None:
     texts: dict[str, str] = {}
     logs: dict[str, str] = {}
@@ -149,7 +152,7 @@ def test_secrets_reach_the_pods_and_nothing_else(program: Program, release: Rele
     assert leaks(planted, texts) == []
     assert leaks(planted, logs, plain_only=True) == []
     assert leaks(planted, {"secrets": json.dumps(program.get("secrets"))}), "the search sees what is there"
-    assert unmarked(program) == ["new in state"], "and what the engine was not told of"
+    assert mistaken(program) == ["new in state"], "and what should not be there"
 
 
 def seen_in(arguments: Arguments) -> dict[str, str]:
@@ -159,17 +162,18 @@ def seen_in(arguments: Arguments) -> dict[str, str]:
     return {"arguments": "\n".join(arguments.seen)}
 
 
-def unmarked(program: Program) -> list[str]:
-    """Return what the search finds of a new secret when the program forgets to tell the engine that it is one."""
-    file = program.folder / "components" / "_apply.py"
+def mistaken(program: Program) -> list[str]:
+    """Return what the search finds of a new secret when the program puts it into the pods as it is."""
+    file = program.folder / "manifests" / "secrets.py"
     text, planted = file.read_text(), f"planted{secrets.token_hex(16)}"
-    assert MARKED in text
+    assert NAMED in text
     program.config_set_secret(f'secrets["{API}"].PROJECT', planted)
-    with changed(file, text.replace(MARKED, "pass").replace('["data", "stringData"]', "[]")):
+    with changed(file, text.replace(NAMED, SHOWN)):
         program.up()
     return leaks({"new": planted}, {"state": program.pulumi("stack", "export").stdout})
 
 
+@pytest.mark.soak
 def test_another_secret_is_rolled_out_and_a_file_comes_back_with_its_release(
     program: Program, release: Release, vault: Vault
 ) -> None:
