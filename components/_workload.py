@@ -161,7 +161,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         args = StorageArgs(
             claims=declared.workload.claims,
             kept=declared.workload.kept_claims,
-            growing=growing(application, environment),
+            growing=growing(application),
             classes=classes(application, environment),
         )
         if not application.project.storage and not args.kept:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from manifests import Manifest
 from manifests.labels import SKIP_AWAIT, annotations, labels
 from model.environment import Environment
+from model.fields import quantity_value
 from model.names import GITEA_PROJECT
 from model.stack import Application
 from model.storage import (
@@ -76,14 +77,13 @@ def left_by(application: Application) -> tuple[Claim, ...]:
     )
 
 
-def growing(application: Application, environment: Environment) -> frozenset[str]:
+def growing(application: Application) -> frozenset[str]:
     """Return the names of the claims that there are and that are to grow."""
-    there = {each.name: each.size for each in application.claims}
-    wanted = {each["metadata"]["name"]: each["spec"] for each in claims(application, environment)}
+    there = {each.volume: each for each in application.claims}
     return frozenset(
-        name
-        for name, spec in wanted.items()
-        if there.get(name, "") not in ("", spec["resources"]["requests"]["storage"])
+        there[each.name].name
+        for each in application.project.storage
+        if each.name in there and quantity_value(each.size) > quantity_value(there[each.name].size)
     )
 
 
