@@ -11,6 +11,8 @@ from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program
 from tests.cluster.test_strategies import pods_of, record_of
 
+pytestmark = pytest.mark.soak
+"""Five updates whose pods settle for ten seconds each; `make soak` runs it."""
 PROJECT = "SJZY.Package.Api"
 NAME = "sjzy-package-api"
 
