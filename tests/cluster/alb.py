@@ -45,7 +45,7 @@ class AlbStandIn:
     Args:
         cluster: The namespace.
         looks: What was seen of each project, by its name in Kubernetes.
-        failed: Why it has ended before it was left.
+        failed: Looks that went wrong; the next one is made all the same.
     """
 
     cluster: Cluster
@@ -72,7 +72,6 @@ class AlbStandIn:
                 self.look()
             except Exception as error:  # noqa: BLE001 - told by the test
                 self.failed.append(error)
-                return
 
     def look(self) -> None:
         """Look once, and open the gates of pods that the load balancer would know now."""
