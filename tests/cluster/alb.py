@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Look:
-    """What was there at one moment: Service → its weight, and → its ready pods."""
+    """What was there of one project at one moment: Service → its weight, and → its ready pods."""
 
     weights: Mapping[str, int]
     ready: Mapping[str, tuple[str, ...]]
@@ -40,16 +40,16 @@ class Look:
 
 @dataclass
 class AlbStandIn:
-    """Works in one namespace, for one project, while it is entered.
+    """Works in one namespace while it is entered.
 
     Args:
         cluster: The namespace.
-        name: The project's name in Kubernetes.
+        looks: What was seen of each project, by its name in Kubernetes.
+        failed: Looks that went wrong; the next one is made all the same.
     """
 
     cluster: Cluster
-    name: str
-    looks: list[Look] = field(default_factory=list[Look])
+    looks: dict[str, list[Look]] = field(default_factory=dict[str, list[Look]])
     failed: list[BaseException] = field(default_factory=list[BaseException])
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -72,19 +72,19 @@ class AlbStandIn:
                 self.look()
             except Exception as error:  # noqa: BLE001 - told by the test
                 self.failed.append(error)
-                return
 
     def look(self) -> None:
         """Look once, and open the gates of pods that the load balancer would know now."""
-        ingress = self._get("apis/networking.k8s.io/v1", f"ingresses/{self.name}")
-        text = inner(ingress, "metadata", "annotations").get(_ACTION)
-        if text is None:
-            return
-        groups = json.loads(text)[0]["ForwardConfig"]["ServerGroups"]
+        for ingress in items(self._get("apis/networking.k8s.io/v1", "ingresses"), "items"):
+            action = inner(ingress, "metadata", "annotations").get(_ACTION)
+            if action is not None:
+                self._look(name_of(ingress), json.loads(action)[0]["ForwardConfig"]["ServerGroups"])
+
+    def _look(self, name: str, groups: Sequence[Mapping[str, Any]]) -> None:
         # The record before the pods: what has a release by then must have them.
-        service = self._get("api/v1", f"services/{self.name}")
+        service = self._get("api/v1", f"services/{name}")
         recorded = RECORD_ANNOTATION in inner(service, "metadata", "annotations")
-        pods = self.cluster.pods(self.name)
+        pods = self.cluster.pods(name)
         ready: dict[str, tuple[str, ...]] = {}
         for group in groups:
             selector = inner(self._get("api/v1", f"services/{group['ServiceName']}"), "spec", "selector")
@@ -95,7 +95,7 @@ class AlbStandIn:
                 name_of(pod) for pod in members if condition(pod, "Ready").get("status") == "True"
             )
         weights = {group["ServiceName"]: int(group["Weight"]) for group in groups}
-        self.looks.append(Look(weights, ready, recorded))
+        self.looks.setdefault(name, []).append(Look(weights, ready, recorded))
 
     def _open(self, pod: Object) -> None:
         gates = [gate.get("conditionType") for gate in items(inner(pod, "spec"), "readinessGates")]

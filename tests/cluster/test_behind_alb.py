@@ -11,6 +11,8 @@ from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program
 from tests.cluster.test_strategies import pods_of, record_of
 
+pytestmark = pytest.mark.soak
+"""Five updates whose pods settle for ten seconds each; `make soak` runs it."""
 PROJECT = "SJZY.Package.Api"
 NAME = "sjzy-package-api"
 
@@ -29,7 +31,8 @@ def behind_alb(cluster: Cluster, tmp_path: Path) -> Program:
 
 def weights(controller: AlbStandIn) -> dict[str, int]:
     controller.look()
-    return {name.removeprefix(f"{NAME}-"): weight for name, weight in controller.looks[-1].weights.items() if weight}
+    latest = controller.looks[NAME][-1]
+    return {name.removeprefix(f"{NAME}-"): weight for name, weight in latest.weights.items() if weight}
 
 
 def test_releases_by_every_strategy_keep_weight_on_ready_pods_only(behind_alb: Program) -> None:
@@ -38,7 +41,7 @@ def test_releases_by_every_strategy_keep_weight_on_ready_pods_only(behind_alb: P
     second = program.other_tag(PROJECT)
     client = Namespace.connect({"kubernetes:kubeconfig": program.cluster.env["KUBECONFIG"]}, program.namespace)
     try:
-        with AlbStandIn(client, NAME) as controller:
+        with AlbStandIn(client) as controller:
             program.up()
             assert weights(controller) == {"main": 100}, "the first release does not wait for ever"
             program.append(PROJECT, "strategy: blueGreen\n")
@@ -59,10 +62,10 @@ def test_releases_by_every_strategy_keep_weight_on_ready_pods_only(behind_alb: P
             assert set(pods_of(program, NAME).values()) == {"main", "canary"}
         assert not controller.failed
         assert record_of(program, NAME).weighted
-        later = [look for look in controller.looks if look.recorded]
+        later = [look for look in controller.looks[NAME] if look.recorded]
         assert len(later) > 20
         assert [look for look in later if look.emptied] == []
-        assert {sum(look.weights.values()) for look in controller.looks} == {100}
+        assert {sum(look.weights.values()) for look in controller.looks[NAME]} == {100}
         assert program.preview("--expect-no-changes").returncode == 0
     finally:
         client.close()
