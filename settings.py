@@ -19,6 +19,7 @@ from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys
 from pydantic import ValidationError
 
 from config_repository import State, configured
+from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
 from model.problems import Problem, SettingsError, from_validation
