@@ -128,7 +128,7 @@ def test_an_encrypted_value_and_a_kind_that_is_not_read_are_not_compared() -> No
 
 
 def test_only_a_project_s_own_manifests_are_taken_from_the_state() -> None:
-    resources = [
+    resources: list[dict[str, Any]] = [
         {"urn": COMPONENT, "inputs": {}},
         {"urn": "1", "parent": COMPONENT, "inputs": SERVICE},
         {"urn": "2", "parent": "another", "inputs": DEPLOYMENT},
