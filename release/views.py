@@ -80,7 +80,9 @@ def show_status(session: Session, project: str) -> int:
         pulumi = Pulumi(program)
         updates = past.parse_updates(pulumi.history(HISTORY_PAGE)) if records else []
         found = [_status(program, cluster, name, records, updates) for name in names]
-        state, objects = pulumi.deployed(), cluster.objects()
+        # Before the first release there may be no stack yet.
+        state = pulumi.deployed() if records or pulumi.checkpoint() else {}
+        objects = cluster.objects()
         for each in found:
             each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
     heading = ("PROJECT", "DEPLOYED", "WANTED", "STRATEGY", "LIVE", "PODS", "SINCE", "BY")

@@ -171,16 +171,18 @@ def test_a_drain_of_a_node_ends_and_loses_nothing(healing: Healing, app: App, lo
 @SOAK
 def test_what_was_changed_by_hand_is_found_and_repaired(program: Program, cluster: Cluster) -> None:
     release = Release(program)
-    (before,) = release("status", PROJECT).said["projects"]
-    assert before["drift"] == []
-    for name, words, _ in HAND_MADE:
-        cluster.kubectl(*words, f"--namespace={program.namespace}")
+
+    def drift() -> list[str]:
         (said,) = release("status", PROJECT).said["projects"]
-        assert said["drift"], name
+        return said["drift"]
+
+    assert drift() == []
+    for _, words, _ in HAND_MADE:
+        cluster.kubectl(*words, f"--namespace={program.namespace}")
+    found = drift()
     for name, _, line in HAND_MADE:
-        assert any(line in each for each in said["drift"]), (name, said["drift"])
+        assert any(line in each for each in found), (name, found)
     program.up("--refresh")
-    (after,) = release("status", PROJECT).said["projects"]
-    assert after["drift"] == []
+    assert drift() == []
     program.wait_until_settled()
     assert program.answer(PROJECT).status_code == 200
