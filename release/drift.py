@@ -22,6 +22,8 @@ _WHOLE = frozenset({"selector", "matchLabels", "env"})
 """Fields in which something that was added by hand is drift too."""
 _OWN_KEYS = ("name", "mountPath", "containerPort", "port", "host", "path")
 """What tells the entries of a list apart, in this order of preference."""
+_OF_TOOLS = frozenset({"__fieldManager", "__initialApiVersion", "kubectl.kubernetes.io/last-applied-configuration"})
+"""What Pulumi's provider puts among a manifest's fields."""
 _SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark of an encrypted value, no secret itself
 _LONGEST = 60
 _SUMMARY = 6
@@ -121,7 +123,7 @@ def _compared_mapping(wanted: Mapping[str, Any], live: Mapping[str, Any], path: 
     for key, value in wanted.items():
         inside = f"{path}.{key}" if path else key
         # An empty field is one that the API server leaves out.
-        if key.startswith("__") or (key not in live and value in (None, {}, [], "", 0, False)):
+        if value is None or key in _OF_TOOLS or (key not in live and value in ({}, [], "", 0, False)):
             continue
         if key not in live:
             yield inside, f"{inside} is gone, not {_shown(value)}"
