@@ -1,5 +1,6 @@
 """The Pulumi program as tests use it: a copy of its own, with stacks and state of its own, on a real cluster."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -38,7 +39,8 @@ PARTS = (
 KINDS = "deployments,replicasets,pods,services,ingresses,poddisruptionbudgets,serviceaccounts,configmaps,secrets"
 """What may be in a namespace of ours, and what would be seen when it changed."""
 CHANGING = ("up", "refresh", "destroy")
-FIELDS = ("uid", "generation", "resourceVersion")
+ONLY_OBSERVED = ("resourceVersion", "managedFields")
+"""Metadata that changes with an object's status, which is the cluster's own business."""
 
 
 @dataclass
@@ -233,11 +235,8 @@ class Program:
         return self.cluster.get(kinds, f"--namespace={self.namespace}")["items"]
 
     def identities(self, kinds: str = KINDS) -> dict[str, dict[str, Any]]:
-        """Return `Kind/name` → what changes when the object is changed: uid, generation, resourceVersion."""
-        return {
-            f"{item['kind']}/{item['metadata']['name']}": {name: item["metadata"].get(name) for name in FIELDS}
-            for item in self.get(kinds)
-        }
+        """Return `Kind/name` → what changes when somebody changes the object: its uid, generation and content."""
+        return {f"{item['kind']}/{item['metadata']['name']}": _identity(item) for item in self.get(kinds)}
 
     def wait_until_settled(self) -> None:
         """Wait until no pod is leaving and every Deployment has all its pods ready."""
@@ -247,12 +246,11 @@ class Program:
             time.sleep(0.5)
 
     def _moving(self) -> list[str]:
-        """Return the names of the pods that leave, and of the Deployments that lack pods."""
+        """Return the names of the pods that leave, and of the Deployments that are not done."""
         return [
             item["metadata"]["name"]
             for item in self.get("deployments,pods")
-            if "deletionTimestamp" in item["metadata"]
-            or (item["kind"] == "Deployment" and item["status"].get("readyReplicas", 0) != item["spec"]["replicas"])
+            if "deletionTimestamp" in item["metadata"] or (item["kind"] == "Deployment" and not _is_done(item))
         ]
 
     def url(self, project: str, path: str = "") -> tuple[str, str]:
@@ -275,6 +273,20 @@ class Program:
                     if time.monotonic() > deadline:
                         raise
                 time.sleep(0.2)
+
+
+def _identity(item: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {name: value for name, value in item["metadata"].items() if name not in ONLY_OBSERVED}
+    content = {**item, "metadata": metadata, "status": None}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {"uid": metadata["uid"], "generation": metadata.get("generation"), "content": digest}
+
+
+def _is_done(deployment: Mapping[str, Any]) -> bool:
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    return status.get("observedGeneration") == deployment["metadata"]["generation"] and all(
+        status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas")
+    )
 
 
 def purge(cluster: Cluster) -> None:

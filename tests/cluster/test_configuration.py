@@ -151,6 +151,7 @@ def test_a_commit_that_is_not_about_a_project_leaves_it_alone(program: Program, 
     assert program.identities() == before
 
 
+@pytest.mark.soak
 def test_an_old_pod_that_starts_again_in_the_middle_of_a_rollout_finds_its_configuration(
     program: Program, release: Release, checkout: Checkout, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -187,6 +188,7 @@ def test_an_old_pod_that_starts_again_in_the_middle_of_a_rollout_finds_its_confi
 def test_a_warm_colour_keeps_its_configuration(program: Program, checkout: Checkout) -> None:
     program.append(FRONT_END, FRONT_END_FIELDS)
     program.up()
+    program.wait_until_settled()
     assert program.answer(FRONT_END, PAGE).text == "window.env = 'first'\n"
     first = config_maps(program, FRONT_END)
     checkout.commit({"common/env.js": "window.env = 'second'\n"})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Record, parse_record
 from tests.cluster.embedded import Cluster
@@ -191,8 +192,10 @@ def test_a_canary_gets_its_share_and_is_promoted_or_aborted_without_loss(
 def test_nobody_goes_back_by_accident(program: Program) -> None:
     before = program.tags[API]
     release(program, API)
-    lines = program.stack_file.read_text().splitlines(keepends=True)
-    program.stack_file.write_text("".join(line for line in lines if "allowOlder" not in line))
+    text = program.stack_file.read_text()
+    strict = yaml.safe_load(text)
+    del strict["config"]["package-platform:allowOlder"]
+    program.stack_file.write_text(yaml.safe_dump(strict, allow_unicode=True))
     try:
         new = program.tags[API]
         program.set_tag(API, before)
@@ -207,7 +210,7 @@ def test_nobody_goes_back_by_accident(program: Program) -> None:
         program.up()
         assert record_of(program, "sjzy-package-api").release.tag == before
     finally:
-        program.stack_file.write_text("".join(lines))
+        program.stack_file.write_text(text)
 
 
 @pytest.mark.soak

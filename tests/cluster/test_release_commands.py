@@ -1,0 +1,136 @@
+"""The commands of `release` beside deploy and rollback, on a real cluster, under load where they move traffic."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.embedded import Cluster
+from tests.cluster.load import Load, Request
+from tests.cluster.program import Program
+from tests.cluster.releasing import Release
+from tests.cluster.test_strategies import pods_of, record_of
+
+API, NAME = "SJZY.Package.Api", "sjzy-package-api"
+FRONT_END = "packet"
+RATE = 50
+HEAD_START_SECONDS = 2.0
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def release(program: Program) -> Iterator[Release]:
+    """The command for the stack `test`; afterwards the stack file wants what runs, as other tests expect."""
+    command = Release(program)
+    yield command
+    command.wait_until_gone()
+    command("sync")
+
+
+def wanted(program: Program, key: str) -> dict[str, object]:
+    """Return one of our keys of the stack file."""
+    return yaml.safe_load(program.stack_file.read_text())["config"].get(f"package-platform:{key}", {})
+
+
+def test_a_canary_is_given_its_share_ended_given_again_and_promoted(
+    program: Program, release: Release, cluster: Cluster, tmp_path: Path
+) -> None:
+    program.append(API, "strategy: canary\n")
+    program.up()
+    stable, new = program.tags[API], program.other_tag(API)
+    url, host = program.url(API)
+    with Load(cluster, tmp_path, [Request(url, host), Request(url, host, "POST")], RATE) as load:
+        time.sleep(HEAD_START_SECONDS)
+        given = release("canary", API, new, "--weight=30")
+        (status,) = release("status", API).said["projects"]
+        assert wanted(program, "canaries") == {API: {"tag": new, "weight": 30}}
+        ended = release("abort", API)
+        assert wanted(program, "canaries") == {}
+        release("canary", API, new, "--header=X-Canary")
+        chosen = program.answer(API, headers={"X-Canary": "always"}).json()["tag"]
+        promoted = release("promote", API)
+        program.wait_until_settled()
+        load.until(1000)
+    results = load.results()
+    assert not results.failed, results.summary()
+    assert (given.said["live"], ended.said["live"], promoted.said["live"]) == (stable, stable, new)
+    assert set(status["slots"]) == {"main", "canary"}
+    assert chosen == new
+    assert {hit.tag for hit in results.hits[-50:]} == {new}
+    assert (program.tags[API], wanted(program, "canaries")) == (new, {})
+
+
+def test_tidy_scales_warm_pods_down_and_a_rollback_starts_them_again(
+    program: Program, release: Release, cluster: Cluster, tmp_path: Path
+) -> None:
+    before, after = program.tags[FRONT_END], program.other_tag(FRONT_END)
+    with Load(cluster, tmp_path, [Request(*program.url(FRONT_END))], RATE) as load:
+        time.sleep(HEAD_START_SECONDS)
+        release("deploy", FRONT_END, after)
+        assert set(pods_of(program, FRONT_END).values()) == {"blue", "green"}
+        release("tidy", FRONT_END)
+        assert set(pods_of(program, FRONT_END).values()) == {"blue", "green"}, "it is to stay warm for an hour"
+        release("tidy", FRONT_END, "--now")
+        program.wait_until_settled()
+        assert set(pods_of(program, FRONT_END).values()) == {record_of(program, FRONT_END).live}
+        undone = release("rollback", FRONT_END, f"--to={before}")
+    results = load.results()
+    assert not results.failed, results.summary()
+    assert undone.said["live"] == before
+    assert results.tags == [before, after]
+
+
+def test_a_difference_is_shown_and_the_stack_file_follows_what_runs(program: Program, release: Release) -> None:
+    before, after = program.tags[API], program.other_tag(API)
+    untouched = program.identities()
+    shown = release("diff", API, after)
+    assert after in str(shown.said)
+    assert program.identities() == untouched
+    release("deploy", API, after)
+    assert program.tags[API] == before, "the stack file is the clone's own"
+    synced = release("sync")
+    assert synced.said["changed"] == {API: after}
+    assert program.tags[API] == after
+    assert release("sync").said["changed"] == {}
+
+
+def test_what_was_changed_by_hand_is_told_and_repaired(program: Program, release: Release, cluster: Cluster) -> None:
+    namespace = f"--namespace={program.namespace}"
+    cluster.kubectl("set", "image", namespace, f"deployment/{NAME}", f"{NAME}=harbor.package.test/back/{NAME}:none")
+    (status,) = release("status", API).said["projects"]
+    assert any("image" in line for line in status["drift"]), status
+    program.up("--refresh")
+    program.wait_until_settled()
+    (status,) = release("status", API).said["projects"]
+    assert status["drift"] == []
+    assert program.answer(API).json()["tag"] == program.tags[API]
+
+
+def test_the_whole_stack_goes_back_to_an_earlier_update(program: Program, release: Release) -> None:
+    earlier = program.tags
+    program.up()
+    (update, *_) = yaml.safe_load(program.pulumi("stack", "history", "--json", "--page-size=1").stdout)
+    after = program.other_tag(API)
+    release("deploy", API, after)
+    release("sync")
+    back = release("rollback", "--all", f"--to-update={update['version']}")
+    program.wait_until_settled()
+    assert back.said["live"][API] == earlier[API]
+    assert program.answer(API).json()["tag"] == earlier[API]
+
+
+def test_a_lock_of_another_host_is_named_and_removed_on_purpose(program: Program, release: Release) -> None:
+    folder = program.folder / "state" / ".pulumi" / "locks" / "organization" / "package-platform" / program.stack
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "00000000-0000-0000-0000-000000000000.json"
+    lock.write_text('{"pid": 1, "username": "somebody", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"}')
+    refused = release("deploy", API, program.tags[API], "--wait-lock=2", code=None)
+    assert refused.code != 0
+    assert "somebody@elsewhere" in refused.progress
+    assert f"release unlock -s {program.stack}" in refused.progress
+    release("unlock")
+    assert not lock.exists()
+    release("deploy", API, program.tags[API])
