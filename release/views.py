@@ -81,7 +81,7 @@ def show_status(session: Session, project: str) -> int:
         updates = past.parse_updates(pulumi.history(HISTORY_PAGE)) if records else []
         found = [_status(program, cluster, name, records, updates) for name in names]
         # Before the first release there may be no stack yet.
-        state = pulumi.deployed() if records or pulumi.checkpoint() else {}
+        state: Object = pulumi.deployed() if records or pulumi.checkpoint() else {}
         objects = cluster.objects()
         for each in found:
             each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
