@@ -142,7 +142,7 @@ class Cluster:
         """
         found: dict[tuple[str, str], Object] = {}
         for kind, (group, plural) in KINDS.items():
-            found |= {(kind, name_of(each)): {"kind": kind, **each} for each in self._list(group, plural, {})}
+            found |= {(kind, name_of(each)): each for each in self._list(group, plural, {})}
         return found
 
     def jobs(self, name: str) -> list[Object]:

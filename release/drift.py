@@ -100,7 +100,9 @@ def differences(manifests: Sequence[Object], objects: Objects, kinds: frozenset[
             continue
         # The autoscaler owns the number of pods.
         skipped = "spec.replicas" if kind == "Deployment" and name in scaled else ""
-        found = [line for path, line in _compared(manifest, live, "") if path != skipped]
+        # What is listed says of itself neither its kind nor its version.
+        content = {key: value for key, value in manifest.items() if key not in {"apiVersion", "kind"}}
+        found = [line for path, line in _compared(content, live, "") if path != skipped]
         lines += [f"{kind} {name}: {line}" for line in found[:_SUMMARY]]
         if len(found) > _SUMMARY:
             lines.append(f"{kind} {name}: and {len(found) - _SUMMARY} more")

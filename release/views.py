@@ -21,6 +21,10 @@ from release.objects import Object
 from release.pulumi import Command, Pulumi
 from release.screen import table
 
+REPAIR = "PULUMI_K8S_ENABLE_DRY_RUN=true pulumi up --refresh"
+"""Puts back what was changed by hand. Without the variable the provider 2.0.0 compares what is wanted with what was
+applied, and not with what is there; 4.x does not need it."""
+
 
 def show_history(session: Session, project: str) -> int:
     """Show a project's good releases, and what failed between them."""
@@ -87,7 +91,8 @@ def show_status(session: Session, project: str) -> int:
             each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
     heading = ("PROJECT", "DEPLOYED", "WANTED", "STRATEGY", "LIVE", "PODS", "SINCE", "BY")
     lines = table([heading, *(tuple(str(each[key.lower()] or "-") for key in heading) for each in found)])
-    lines += [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    drift = [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    lines += [*drift, *([f"to put that back: {REPAIR} --stack={program.stack}"] if drift else [])]
     session.screen.result(lines, {"stack": program.stack, "projects": found})
     return DONE
 

@@ -25,7 +25,8 @@ HEAD_START_SECONDS = 2.0
 LIMIT_SECONDS = 90.0
 AWAY_SECONDS = 60.0
 DRAIN_SECONDS = 120.0
-SOAK = pytest.mark.soak
+pytestmark = pytest.mark.soak
+"""Minutes of load; `make soak` runs them."""
 HAND_MADE: list[tuple[str, tuple[str, ...], str]] = [
     ("image", ("set", "image", f"deployment/{NAME}", f"{NAME}=nowhere.test/x:1"), "spec.template.spec.containers"),
     ("replicas", ("scale", f"deployment/{NAME}", "--replicas=3"), "spec.replicas is 3, not 2"),
@@ -102,7 +103,6 @@ def test_a_crash_a_hang_and_a_deleted_pod(healing: Healing, app: App, load: Load
     assert_over(load.results(), RATE // 2)
 
 
-@SOAK
 def test_a_full_volume(healing: Healing, app: App, load: Load) -> None:
     """The pod is evicted and replaced, and the node does not fill up."""
     with load:
@@ -113,7 +113,6 @@ def test_a_full_volume(healing: Healing, app: App, load: Load) -> None:
     assert_over(load.results(), RATE)
 
 
-@SOAK
 @pytest.mark.parametrize("agent", [KUBELET, CONTAINERD], ids=["kubelet", "containerd"])
 def test_a_killed_agent_of_a_node_disturbs_no_pod(healing: Healing, app: App, load: Load, agent: str) -> None:
     node = a_worker_of(healing, app)
@@ -127,7 +126,6 @@ def test_a_killed_agent_of_a_node_disturbs_no_pod(healing: Healing, app: App, lo
     assert_over(load.results(), 0)
 
 
-@SOAK
 def test_a_power_cut_of_a_node_and_its_return(healing: Healing, app: App, load: Load) -> None:
     node = a_worker_of(healing, app)
     lost = {incarnation(pod) for pod in healing.pods(app) if pod["spec"]["nodeName"] == node.name}
@@ -143,7 +141,6 @@ def test_a_power_cut_of_a_node_and_its_return(healing: Healing, app: App, load: 
     assert_over(load.results(), RATE * 2)
 
 
-@SOAK
 def test_the_control_plane_is_away_for_a_minute_and_traffic_goes_on(healing: Healing, app: App, load: Load) -> None:
     before = {incarnation(pod) for pod in healing.pods(app)}
     with load:
@@ -156,7 +153,6 @@ def test_the_control_plane_is_away_for_a_minute_and_traffic_goes_on(healing: Hea
     assert {incarnation(pod) for pod in healing.ready(app)} == before, "nobody was evicted"
 
 
-@SOAK
 def test_a_drain_of_a_node_ends_and_loses_nothing(healing: Healing, app: App, load: Load) -> None:
     """Of a singleton too, whose budget must let it go."""
     node = a_worker_of(healing, app)
@@ -168,7 +164,6 @@ def test_a_drain_of_a_node_ends_and_loses_nothing(healing: Healing, app: App, lo
     assert_over(load.results(), 0)
 
 
-@SOAK
 def test_what_was_changed_by_hand_is_found_and_repaired(program: Program, cluster: Cluster) -> None:
     release = Release(program)
 
@@ -182,7 +177,12 @@ def test_what_was_changed_by_hand_is_found_and_repaired(program: Program, cluste
     found = drift()
     for name, _, line in HAND_MADE:
         assert any(line in each for each in found), (name, found)
-    program.up("--refresh")
+    # Not needed by the provider 4.x: see docs/how-to/self-healing.md.
+    program.variables["PULUMI_K8S_ENABLE_DRY_RUN"] = "true"
+    try:
+        program.up("--refresh")
+    finally:
+        del program.variables["PULUMI_K8S_ENABLE_DRY_RUN"]
     assert drift() == []
     program.wait_until_settled()
     assert program.answer(PROJECT).status_code == 200

@@ -46,6 +46,9 @@ AUTOSCALER: dict[str, Any] = {
 def live() -> dict[tuple[str, str], Any]:
     """Return the objects as the API server has them: with more fields, other notations, and no empty ones."""
     found = {(each["kind"], "x"): copy.deepcopy(each) for each in (DEPLOYMENT, SERVICE, AUTOSCALER)}
+    for each in found.values():
+        # So they are in the answer to a list.
+        del each["apiVersion"], each["kind"]
     deployment = found["Deployment", "x"]
     del deployment["metadata"]["annotations"], deployment["spec"]["minReadySeconds"]
     deployment["metadata"]["uid"] = "u"
