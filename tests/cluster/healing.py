@@ -53,7 +53,12 @@ class Healing:
             ConnectionError: The API does not answer.
         """
         said = self._asked("get", "pods", f"--namespace={app.namespace}", f"-lapp.kubernetes.io/name={app.name}")
-        found = [pod for pod in said["items"] if "deletionTimestamp" not in pod["metadata"]]
+        # One that was evicted stays as "Failed", for people to read.
+        found = [
+            pod
+            for pod in said["items"]
+            if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") in ("Pending", "Running")
+        ]
         return sorted(found, key=lambda pod: pod["metadata"]["name"])
 
     def ready(self, app: App) -> list[dict[str, Any]]:
