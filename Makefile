@@ -5,7 +5,8 @@ CLUSTER ?= embedded
 STACK ?= test
 PYTHON := .venv/bin/python
 
-.PHONY: help up demo down test check unit cluster soak rehearse-prod bench bench-ingress bench-release golden schema lock jobs
+.PHONY: help up demo down test check unit cluster soak rehearse-prod bench bench-ingress bench-release bench-healing \
+	golden schema lock jobs
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,7 +50,7 @@ cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the 
 
 soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15
-	@$(MAKE) --no-print-directory bench bench-ingress bench-release WRITE=1
+	@$(MAKE) --no-print-directory bench bench-ingress bench-release bench-healing WRITE=1
 
 rehearse-prod: .venv/.stamp ## stack prod from nothing to serving, with a stand-in for the cloud (docs/how-to/prod.md)
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -q -s tests/cluster/test_rehearsal.py
@@ -64,6 +65,9 @@ bench-ingress: .venv/.stamp ## what clients lose while the ingress fails or is r
 bench-release: .venv/.stamp ## releases beside kubectl, Helm and Argo Rollouts (ONLY=kubectl,release SIZES=8,80,800 ROUNDS=3 WRITE=1)
 	@$(PYTHON) -m bench.release $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--sizes $(SIZES)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PROVIDER),--provider $(PROVIDER)) $(if $(WRITE),--write)
+
+bench-healing: .venv/.stamp ## how long failures take to heal, beside a plain Deployment (WRITE=1)
+	@$(PYTHON) -m bench.healing $(if $(WRITE),--write)
 
 golden: .venv/.stamp ## accept the manifests as they are rendered now; read the diff
 	@$(PYTHON) -m pytest -q tests/golden --snapshot-update

@@ -178,9 +178,6 @@ def _apiserver(instance: Instance) -> list[str]:
         service_account_issuer="https://kubernetes.default.svc.cluster.local",
         service_account_key_file="/run/pki/service-account.pub",
         service_account_signing_key_file="/run/pki/service-account.key",
-        # Pods leave a node that was lost after 10 s, not after the default 300 s.
-        default_not_ready_toleration_seconds="10",
-        default_unreachable_toleration_seconds="10",
         authorization_mode="Node,RBAC",
         enable_admission_plugins="NodeRestriction",
         service_cluster_ip_range=str(instance.service_network),

@@ -11,7 +11,10 @@ def probes(project: Project) -> Manifest:
     return {
         "startupProbe": _probe(project.probes.startup),
         "readinessProbe": _probe(project.probes.readiness),
-        "livenessProbe": _probe(project.probes.liveness),
+        "livenessProbe": {
+            **_probe(project.probes.liveness),
+            "terminationGracePeriodSeconds": project.probes.liveness.termination_grace_period_seconds,
+        },
     }
 
 

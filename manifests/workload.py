@@ -24,6 +24,8 @@ from model.release import RECORD_ANNOTATION, REVISION_LABEL, Slot
 from model.stack import Application
 
 _TEMPORARY_BYTES = "64Mi"
+_LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+"""Taints of a node that does not report; a pod without tolerations of its own gets some of 300 s."""
 _REVISIONS_KEPT = 3
 _REVISION_LENGTH = 10
 
@@ -308,6 +310,7 @@ def _pod(
             }
             for key in environment.spread_over
         ],
+        "tolerations": _tolerations(project, environment),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": _TEMPORARY_BYTES}}],
     }
@@ -317,6 +320,15 @@ def _pod(
     if asset_bridge.bridged(project):
         asset_bridge.put_before(application, pod)
     return pod
+
+
+def _tolerations(project: Project, environment: Environment) -> list[Manifest]:
+    """Return how long pods stay on a node that is lost: for seconds, a singleton for ever (docs/adr/0016)."""
+    seconds = project.node_lost_seconds
+    if seconds is None and not project.singleton:
+        seconds = environment.node_lost_seconds
+    bounded: Manifest = {} if seconds is None else {"tolerationSeconds": seconds}
+    return [{"key": key, "operator": "Exists", "effect": "NoExecute", **bounded} for key in _LOST_NODE]
 
 
 def _strategy(project: Project) -> Manifest:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost
+from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost, Seconds
 from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, VipIngress
 from model.project import ProjectBase, Route
 from model.storage import StorageSettings
@@ -79,6 +79,11 @@ class Environment(Frozen):
     """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
     spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)
     """Node labels over which a project's pods are spread evenly: nodes, and zones where there are any."""
+
+    node_lost_seconds: Seconds = 10
+    """Seconds that pods stay on a node after Kubernetes has noticed that it is not ready or unreachable; then they
+    are replaced on other nodes. Kubernetes' own default is 300. It notices after ``--node-monitor-grace-period`` of
+    its controller manager, 50 s by default. Each project can have its own."""
 
     def weighs(self, project: ProjectBase) -> bool:
         """Tell whether requests from outside reach a project's slots by weights in its Ingress.

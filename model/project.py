@@ -67,6 +67,14 @@ class Probe(Frozen):
     """This many no in a row count."""
 
 
+class LivenessProbe(Probe):
+    """The question after whose no the container is restarted."""
+
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=LARGEST_GRACE_SECONDS)] = 5
+    """Seconds that such a container gets to end before it is killed, instead of ``shutdown``'s: one that hangs has
+    nothing to finish, and would be waited for to the last second."""
+
+
 class Probes(Frozen):
     """The three questions of the kubelet."""
 
@@ -74,8 +82,9 @@ class Probes(Frozen):
     """Asked first and until its first yes; its limit (period x threshold) is the time that a start may take."""
     readiness: Probe
     """Asked all the time; a pod that says no gets no requests."""
-    liveness: Probe
-    """Asked all the time; a container that says no is restarted."""
+    liveness: LivenessProbe
+    """Asked all the time; a container that says no is restarted. It must not ask for what the project depends on: a
+    restart makes no database well, and would take all pods at once."""
 
 
 class ComputeResources(Frozen):
@@ -247,6 +256,10 @@ class ProjectBase(Frozen):
     """How a pod leaves."""
     rollout: Rollout = Rollout()
     """The pace of a release."""
+    node_lost_seconds: Seconds | None = None
+    """Seconds that its pods stay on a node that Kubernetes takes for lost, before they are replaced elsewhere. By
+    default the environment's; a ``singleton`` stays until somebody says that the node is off, for a node that is only
+    cut off goes on running its pods."""
     run_as_user: Annotated[int, Field(ge=1, le=4294967295)] | None = None
     """Numeric user id, needed only where the image names its user by a word; never root."""
 
@@ -295,7 +308,7 @@ class BackendProject(ProjectBase):
     probes: Probes = Probes(
         startup=Probe(path="/healthz/startup", period_seconds=1, failure_threshold=120),
         readiness=Probe(path="/healthz/ready"),
-        liveness=Probe(path="/healthz/live", period_seconds=10, timeout_seconds=5),
+        liveness=LivenessProbe(path="/healthz/live", period_seconds=5, timeout_seconds=5),
     )
     migrate: (
         Annotated[
@@ -325,7 +338,7 @@ class FrontendProject(ProjectBase):
     probes: Probes = Probes(
         startup=Probe(path="/healthz", period_seconds=1, failure_threshold=60),
         readiness=Probe(path="/healthz"),
-        liveness=Probe(path="/healthz", period_seconds=10, timeout_seconds=5),
+        liveness=LivenessProbe(path="/healthz", period_seconds=5, timeout_seconds=5),
     )
     resources: Resources = Resources(
         requests=ComputeResources(cpu="20m", memory="32Mi"), limits=ComputeResources(memory="128Mi")

@@ -32,6 +32,18 @@ _CLASS_ARGUMENT = "ingressclass="
 _METRICS_PORT = "metrics"
 
 
+KINDS = {
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Deployment": ("apis/apps/v1", "deployments"),
+    "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers"),
+    "Ingress": ("apis/networking.k8s.io/v1", "ingresses"),
+    "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
+    "Service": ("api/v1", "services"),
+    "ServiceAccount": ("api/v1", "serviceaccounts"),
+}
+"""What a project consists of: kind → where the API has it. No Secrets: they are not read to be compared."""
+
+
 class ClusterError(ReleaseError):
     """The cluster did not answer, or refused."""
 
@@ -129,6 +141,16 @@ class Cluster:
     def pods(self, name: str) -> list[Object]:
         """Return the pods of one project, of all its slots and releases."""
         return self._list("api/v1", "pods", {"labelSelector": _selector(name)})
+
+    def objects(self) -> dict[tuple[str, str], Object]:
+        """Return all objects of the namespace that are of a kind a project consists of: kind and name → object.
+
+        All, and not by label: the label may be what somebody has changed.
+        """
+        found: dict[tuple[str, str], Object] = {}
+        for kind, (group, plural) in KINDS.items():
+            found |= {(kind, name_of(each)): each for each in self._list(group, plural, {})}
+        return found
 
     def jobs(self, name: str) -> list[Object]:
         """Return the Jobs of one project."""

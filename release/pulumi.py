@@ -152,10 +152,13 @@ class Pulumi:
 
     def children(self, urn: str) -> list[str]:
         """Return the URNs of a component's own resources, from the state."""
+        return [str(each["urn"]) for each in items(self.deployed(), "resources") if each.get("parent") == urn]
+
+    def deployed(self) -> Object:
+        """Return what the state has below ``deployment``: all resources as they were applied, secrets encrypted."""
         stored = self.checkpoint()
         content = cast("Object", json.loads(stored)) if stored else self.state()
-        deployment = inner(content, "checkpoint", "latest") or inner(content, "deployment")
-        return [str(each["urn"]) for each in items(deployment, "resources") if each.get("parent") == urn]
+        return inner(content, "checkpoint", "latest") or inner(content, "deployment")
 
     def start(self, command: Command, held: Sequence[int] = ()) -> Run:
         """Start a command that changes something.

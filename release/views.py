@@ -11,14 +11,19 @@ from model.stack import Application
 from release import history as past
 from release import lock as locks
 from release.change import drain
-from release.cluster import Cluster
+from release.cluster import KINDS, Cluster
 from release.commands import HISTORY_PAGE, Session, live_pods, pinned, unpinned
 from release.config import short, wanted_revisions, with_config
-from release.drift import drift_of
+from release.drift import Objects, applied, differences, drift_of
 from release.errors import DONE, LockedError, PulumiError, RefusedError
 from release.inputs import CONFIG_REVISIONS, TAGS, Program
+from release.objects import Object
 from release.pulumi import Command, Pulumi
 from release.screen import table
+
+REPAIR = "PULUMI_K8S_ENABLE_DRY_RUN=true pulumi up --refresh"
+"""Puts back what was changed by hand. Without the variable the provider 2.0.0 compares what is wanted with what was
+applied, and not with what is there; 4.x does not need it."""
 
 
 def show_history(session: Session, project: str) -> int:
@@ -76,13 +81,26 @@ def show_status(session: Session, project: str) -> int:
     names = [program.known(project)] if project else list(program.projects.values())
     with closing(session.cluster()) as cluster:
         records = cluster.records()
-        updates = past.parse_updates(Pulumi(program).history(HISTORY_PAGE)) if records else []
+        pulumi = Pulumi(program)
+        updates = past.parse_updates(pulumi.history(HISTORY_PAGE)) if records else []
         found = [_status(program, cluster, name, records, updates) for name in names]
+        # Before the first release there may be no stack yet.
+        state: Object = pulumi.deployed() if records or pulumi.checkpoint() else {}
+        objects = cluster.objects()
+        for each in found:
+            each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
     heading = ("PROJECT", "DEPLOYED", "WANTED", "STRATEGY", "LIVE", "PODS", "SINCE", "BY")
     lines = table([heading, *(tuple(str(each[key.lower()] or "-") for key in heading) for each in found)])
-    lines += [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    drift = [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    lines += [*drift, *([f"to put that back: {REPAIR} --stack={program.stack}"] if drift else [])]
     session.screen.result(lines, {"stack": program.stack, "projects": found})
     return DONE
+
+
+def _changed_by_hand(program: Program, project: str, state: Object, objects: Objects) -> list[str]:
+    """Return in what a project's objects differ from what was applied; also where its Service, the record, is gone."""
+    component = program.urn(unpinned(program, project))
+    return differences(applied(state, component), objects, frozenset(KINDS))
 
 
 def _status(

@@ -57,11 +57,13 @@ def spare() -> Iterator[Instance]:
 def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, dict[str, str]]:
     """The stack `test` with all eight projects, and the files that every test begins with.
 
-    They are the committed ones; one back end also answers at /call, by which the sample calls another service.
+    They are the committed ones; one back end also answers at /call, by which the sample calls another service, and
+    another does as it is told: it crashes, hangs, or fills its disk.
     """
     purge(cluster)
     program = Program.create(cluster, tmp_path_factory.mktemp("program") / "copy", "test")
     program.add_route("SJZY.Package.Api", "api", "/call")
+    program.append("SJZY.Package.Output.Api", 'env: {CONTROL: "on"}\n')
     program.up()
     return program, program.files()
 

@@ -152,7 +152,7 @@ def test_a_missing_tag_changes_nothing_and_a_removed_file_is_pruned(program: Pro
 def test_an_environment_variable_and_another_kubeconfig_replace_no_deployment(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
-    project = "SJZY.Package.Output.Api"
+    project = "SJZY.Package.Api"
     deployment = f"Deployment/{BACK_ENDS[project]}"
     before = program.identities("deployments")
     elsewhere = shutil.copy(cluster.instance.kubeconfig, tmp_path / "elsewhere")

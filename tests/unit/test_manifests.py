@@ -87,6 +87,49 @@ def test_grace_is_sleep_and_drain() -> None:
     assert deployment(workload)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 27
 
 
+def pod_spec(workload: Workload) -> dict[str, Any]:
+    return deployment(workload)["spec"]["template"]["spec"]
+
+
+def lost_node(seconds: int | None) -> list[dict[str, Any]]:
+    bounded = {} if seconds is None else {"tolerationSeconds": seconds}
+    return [
+        {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", **bounded}
+        for taint in ("not-ready", "unreachable")
+    ]
+
+
+def test_pods_leave_a_lost_node_in_seconds() -> None:
+    assert pod_spec(render())["tolerations"] == lost_node(10)
+    assert pod_spec(render(nodeLostSeconds=60))["tolerations"] == lost_node(60)
+    environment = {**ENVIRONMENT, "nodeLostSeconds": 30}
+    files: dict[str, object] = {"projects/Some.Api.yaml": {"kind": "backend"}}
+    stack = parse_stack("f", "test", {"environment": environment, "tags": {"Some.Api": "1"}}, files)
+    assert pod_spec(rendered(stack.deployed[0], stack.environment))["tolerations"] == lost_node(30)
+
+
+def test_a_singleton_stays_on_a_lost_node_unless_it_is_allowed_to_leave() -> None:
+    """Without a time: the old one may still run there, and a second one would be started."""
+    assert pod_spec(render(singleton=True, replicas=1))["tolerations"] == lost_node(None)
+    assert pod_spec(render(singleton=True, replicas=1, nodeLostSeconds=0))["tolerations"] == lost_node(0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"replicas": 1}, {"singleton": True, "replicas": 1}])
+def test_no_disruption_budget_can_block_a_drain(fields: dict[str, Any]) -> None:
+    """One pod may always go, also when there is only one; and what is not ready does not count."""
+    spec = render(**fields).slots[0].disruption_budget["spec"]
+    assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert "minAvailable" not in spec
+
+
+def test_a_container_that_hangs_is_not_waited_for_as_one_that_leaves() -> None:
+    probe = container(render(shutdown={"preStopSeconds": 10, "drainSeconds": 30}))["livenessProbe"]
+    assert probe["terminationGracePeriodSeconds"] == 5
+    own = {"path": "/x", "terminationGracePeriodSeconds": 20}
+    probes = {"startup": {"path": "/x"}, "readiness": {"path": "/x"}, "liveness": own}
+    assert container(render(probes=probes))["livenessProbe"]["terminationGracePeriodSeconds"] == 20
+
+
 def test_a_project_may_set_the_port_variable_itself() -> None:
     workload = render(env={"ASPNETCORE_HTTP_PORTS": "9000"})
     found = [each["value"] for each in container(workload)["env"] if each["name"] == "ASPNETCORE_HTTP_PORTS"]

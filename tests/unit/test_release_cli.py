@@ -276,6 +276,20 @@ def run(stack: FakeStack, *words: str) -> Result:
     return CliRunner().invoke(app, [*words, "--stack=test", f"--cwd={stack.program.folder}"])
 
 
+def test_status_tells_what_was_changed_by_hand(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    component = f"urn:pulumi:test::p::package-platform:index:PackageApp::{PROJECT}"
+    (live,) = stack.deployments
+    applied = {
+        "kind": "Deployment",
+        "metadata": {"name": live["metadata"]["name"]},
+        "spec": {"replicas": 4, "template": live["spec"]["template"]},
+    }
+    stack.save({"resources": [{"urn": "d", "parent": component, "inputs": applied}]})
+    stack.order({"output": "[]"})
+    assert f"{PROJECT}: Deployment {live['metadata']['name']}: spec.replicas is 1, not 4" in run(stack, "status").output
+
+
 def with_canary(ran: Record) -> Record:
     canary = Slot(release=Release(tag="2", digest="sha256:2"), revision="r2")
     return ran.model_copy(update={"slots": {**ran.slots, "canary": canary}})

@@ -167,6 +167,7 @@ def test_a_project_without_configuration_names_no_commit(stack: FakeStack) -> No
 def test_history_and_status_tell_the_commits(stack: FakeStack, checkout: Checkout) -> None:
     latest, older = commits(checkout)
     stack.order({"output": "[]"})
+    stack.save({"resources": []})
     lines = run(stack, "history", PROJECT).output.splitlines()
     assert lines[0].split()[:2] == ["TAG", "CONFIG"]
     assert [line.split()[:2] for line in lines[1:]] == [["1", latest[:12]], ["1", older[:12]]]

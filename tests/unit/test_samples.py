@@ -131,12 +131,18 @@ def test_readiness_can_be_taken_away_and_given_back(program: Path) -> None:
         assert running.ask("/healthz/live")[0] == running.ask("/healthz/startup")[0] == 200
 
 
-def test_hanging_pod_answers_all_but_the_live_probe(program: Path) -> None:
+def test_a_hanging_pod_answers_nothing(program: Path) -> None:
     with _started(program, CONTROL="on") as running:
         running.ask("/control/hang", "POST")
-        with pytest.raises(TimeoutError):
-            running.ask("/healthz/live", timeout=0.5)
-        assert running.ask("/")[0] == 200
+        for path in ("/healthz/live", "/healthz/ready", "/"):
+            with pytest.raises(TimeoutError):
+                running.ask(path, timeout=0.5)
+
+
+def test_a_pod_fills_its_temporary_directory(program: Path, tmp_path: Path) -> None:
+    with _started(program, CONTROL="on", TMPDIR=str(tmp_path)) as running:
+        assert running.ask("/control/fill", "POST", timeout=30)[0] == 200
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 96 << 20
 
 
 def test_exit_ends_the_process_after_its_answer(program: Path) -> None:

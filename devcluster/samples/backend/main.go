@@ -14,7 +14,7 @@
 //	NEVER_READY=1      the readiness endpoint always refuses
 //	FAIL_REQUESTS=1    it is healthy, and answers every request with status 500
 //	FAIL_MIGRATION=1   `backend migrate` logs an error and exits with code 1
-//	CONTROL=on         allows POST /control/{unready,ready,hang,exit} to change this pod
+//	CONTROL=on         allows POST /control/{unready,ready,hang,fill,exit} to change this pod
 //	DRAIN_SECONDS      how long requests in flight may go on after SIGTERM (20)
 //	DRAIN=off          exits at once on SIGTERM: it is how a service loses requests
 //	ADDRESS            where to listen (:8080)

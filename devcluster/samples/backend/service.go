@@ -15,6 +15,7 @@ const (
 	longestDelay    = 30 * time.Second
 	callTimeout     = 5 * time.Second
 	longestCallBody = 64 << 10
+	filledMebibytes = 96
 )
 
 // service answers requests; its state can be changed by /control.
@@ -61,9 +62,20 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("/call", s.call)
 	mux.HandleFunc("/healthz/startup", func(w http.ResponseWriter, r *http.Request) { s.reply(w, r, http.StatusOK, answer{}) })
 	mux.HandleFunc("/healthz/ready", s.ready)
-	mux.HandleFunc("/healthz/live", s.live)
+	mux.HandleFunc("/healthz/live", func(w http.ResponseWriter, r *http.Request) { s.reply(w, r, http.StatusOK, answer{}) })
 	mux.HandleFunc("/control/{action}", s.steer)
-	return mux
+	return s.unlessHanging(mux)
+}
+
+// unlessHanging answers nothing at all once this pod was told to hang, as a process in a deadlock.
+func (s *service) unlessHanging(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.hanging.Load() {
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // tell answers any path, after a delay when one is asked for.
@@ -123,15 +135,6 @@ func (s *service) ready(w http.ResponseWriter, r *http.Request) {
 	s.reply(w, r, http.StatusOK, answer{})
 }
 
-// live answers, unless this pod was told to hang: then it never does.
-func (s *service) live(w http.ResponseWriter, r *http.Request) {
-	if s.hanging.Load() {
-		<-r.Context().Done()
-		return
-	}
-	s.reply(w, r, http.StatusOK, answer{})
-}
-
 // steer changes how this pod behaves, where that is allowed.
 func (s *service) steer(w http.ResponseWriter, r *http.Request) {
 	if !s.control {
@@ -153,11 +156,32 @@ func (s *service) steer(w http.ResponseWriter, r *http.Request) {
 	case "exit":
 		// The answer has to be out before the process ends.
 		time.AfterFunc(50*time.Millisecond, func() { s.exit(1) })
+	case "fill":
+		if err := fill(); err != nil {
+			s.reply(w, r, http.StatusInsufficientStorage, answer{Error: err.Error()})
+			return
+		}
 	default:
-		s.reply(w, r, http.StatusNotFound, answer{Error: "no such action: unready, ready, hang or exit"})
+		s.reply(w, r, http.StatusNotFound, answer{Error: "no such action: unready, ready, hang, fill or exit"})
 		return
 	}
 	s.reply(w, r, http.StatusOK, answer{})
+}
+
+// fill writes a file to the temporary directory, as a service that never tidies up does in the end.
+func fill() error {
+	file, err := os.CreateTemp("", "fill")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	block := make([]byte, 1<<20)
+	for range filledMebibytes {
+		if _, err := file.Write(block); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reply writes the answer with what every answer has.
