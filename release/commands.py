@@ -20,6 +20,7 @@ from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster
 from release.config import not_older, short, with_config
 from release.diagnosis import ready_text
+from release.drift import drifted_slots
 from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
 from release.inputs import ALLOW_OLDER, CONFIG_REVISIONS, TAGS, Program
 from release.migrations import Leave
@@ -140,15 +141,26 @@ def tidy(session: Session, project: str, *, at_once: bool) -> int:
         at_once: Also those that are to stay warm for longer.
     """
     program = session.program
-    with closing(session.cluster()) as cluster:
-        records = cluster.records()
     names = [program.known(project)] if project else list(program.projects.values())
     applications = [unpinned(program, name) for name in names]
-    due = [each for each in applications if is_due(each, records.get(each.name), datetime.now(UTC), at_once=at_once)]
+    with closing(session.cluster()) as cluster:
+        records = cluster.records()
+        overdue = [
+            each for each in applications if is_due(each, records.get(each.name), datetime.now(UTC), at_once=at_once)
+        ]
+        due = [each for each in overdue if not _is_cut_off(cluster, each, records[each.name])]
+    for each in overdue:
+        if each not in due:
+            session.screen.line(f"{each.gitea_name} is left alone: its last release was cut off; deploy, or roll back")
     if not due:
         session.screen.result(["nothing is past its time"], {"stack": program.stack, "tidied": []})
     codes = [change(session, _as_recorded(each, records[each.name]), "tidy", Wish("tidy", _live)) for each in due]
     return max(codes, default=DONE)
+
+
+def _is_cut_off(cluster: Cluster, application: Application, record: Record) -> bool:
+    """Tell whether pods run that the record does not know: to tidy by it would take their configuration from them."""
+    return bool(drifted_slots(record, application.name, cluster.deployments(application.name)))
 
 
 def is_due(application: Application, record: Record | None, now: datetime, *, at_once: bool) -> bool:

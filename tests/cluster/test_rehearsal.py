@@ -1,8 +1,8 @@
 """The stack ``prod`` from nothing to serving, released, changed and defended: ``make rehearse-prod``.
 
 The cloud is the stand-in, and the managed cluster is the embedded one; all else is what production would run. The
-embedded cluster has no ALB and none of its controllers: AlbConfig is a kind without one, and projects are asked through
-their Services.
+embedded cluster has no ALB: AlbConfig is a kind without a controller, a stand-in opens the gates of pods that wait for
+the load balancer, and projects are asked through their Services.
 """
 
 import json
@@ -15,7 +15,9 @@ import pytest
 
 from manifests.ack_cluster import ack_cluster
 from model.ack import AckSettings
+from release.cluster import Cluster as Client
 from settings import read_stack_file
+from tests.cluster.alb import AlbStandIn
 from tests.cluster.cloud import change, changed, counts, variables
 from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program, purge
@@ -53,7 +55,11 @@ def prod(cluster: Cluster, tmp_path: Path) -> Iterator[Program]:
     definition.write_text(json.dumps(ALB_CONFIG))
     cluster.kubectl("apply", f"--filename={definition}")
     more = variables(cluster.env["PATH"], tmp_path / "cloud", cluster.instance.kubeconfig)
-    yield Program.create(cluster, tmp_path / "copy", "prod", more)
+    program = Program.create(cluster, tmp_path / "copy", "prod", more)
+    client = Client.connect({"kubernetes:kubeconfig": str(cluster.instance.kubeconfig)}, program.namespace)
+    # Nobody else opens the readiness gates of pods that wait for an ALB.
+    with AlbStandIn(client):
+        yield program
     cluster.kubectl("delete", f"--filename={definition}", "--wait", "--timeout=60s")
     purge(cluster)
 

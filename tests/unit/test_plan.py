@@ -361,8 +361,9 @@ class Releases(RuleBasedStateMachine):
     @rule(action=st.sampled_from(["restore", "tidy"]), steps=STEPS)
     def leave_the_traffic(self, action: Action, steps: int) -> None:
         assert self.cluster.record is not None
-        if action == "tidy" and self.cluster.record.live == "main":
-            return  # `release tidy` leaves a project alone whose slots all get requests
+        record = self.cluster.record
+        if action == "tidy" and self.cluster.pods.get(record.live) != {record.slots[record.live].revision}:
+            return  # `release tidy` leaves a project alone whose last release was cut off
         live = self.cluster.record.release
         self._run(live.tag, action=action, steps=steps)
         assert self.cluster.record.release == live

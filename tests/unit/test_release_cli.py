@@ -259,6 +259,19 @@ def test_what_tidy_scales_down(stack: FakeStack, ran: Record | None, *, at_once:
     assert is_due(stack.application("2"), ran, NOW, at_once=at_once) is due
 
 
+def test_tidy_leaves_a_project_alone_whose_last_release_was_cut_off(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    warm = Slot(release=Release(tag="1", digest="sha256:1"), revision="r1")
+    stack.record = record("2", "1").model_copy(update={"slots": {**record("2").slots, "blue": warm}})
+    stack.deployments = [deployment("3"), named(deployment("1"), "-blue")]
+    result = run(stack, "tidy", PROJECT, "--now")
+    assert result.exit_code == 0, result.output
+    assert f"{PROJECT} is left alone: its last release was cut off" in result.output
+    assert not stack.calls()
+
+
 CANARY_PROJECT = "kind: backend\nstrategy: canary\n"
 
 
@@ -348,6 +361,7 @@ def test_a_canary_of_a_project_with_another_strategy(stack: FakeStack) -> None:
 def test_the_pods_of_a_stateful_set_are_those_of_its_project(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
     stack.order({"output": "[]"})
+    stack.save({"resources": []})
     file = stack.folder / "program" / "projects" / f"{PROJECT}.yaml"
     file.write_text(f"{file.read_text()}storage: [{{name: cache, size: 1Gi, mount: /cache, perPod: true}}]\n")
     stack.record, stack.deployments, stack.stateful_sets = record("1"), [], [deployment("1")]
