@@ -36,14 +36,17 @@ _READ = ["get", "list", "watch"]
 _CHANGE = ["update", "patch", "delete"]
 _NAMED: Mapping[str, tuple[str, ...]] = {
     "": ("services", "serviceaccounts"),
-    "apps": ("deployments",),
+    "apps": ("deployments", "statefulsets"),
     "networking.k8s.io": ("ingresses",),
     "policy": ("poddisruptionbudgets",),
     "autoscaling": ("horizontalpodautoscalers",),
 }
 """API group → what has names that are known beforehand."""
-_HASHED: Mapping[str, tuple[str, ...]] = {"": ("configmaps",), "batch": ("jobs",)}
-"""API group → what has a hash in its name."""
+_UNNAMED: Mapping[str, tuple[str, ...]] = {"": ("configmaps", "persistentvolumeclaims"), "batch": ("jobs",)}
+"""API group → what has names that are not known beforehand: with a hash, or a volume's."""
+_SECRETS = ("secrets",)
+"""Have a hash in their names too. Nobody lists them; one whose name is known can be read, which the stack's own state,
+that every job of the stack decrypts, allows as well."""
 _SEEN: Mapping[str, tuple[str, ...]] = {
     "": ("pods", "pods/log", "events", "endpoints"),
     "apps": ("replicasets",),
@@ -116,8 +119,9 @@ def rules(name: str) -> list[Manifest]:
     names = list(all_names(name))
     named = [_rule(group, kinds, [*_READ, "create"]) for group, kinds in _NAMED.items()]
     own = [{**_rule(group, kinds, _CHANGE), "resourceNames": names} for group, kinds in _NAMED.items()]
-    hashed = [_rule(group, kinds, [*_READ, "create", *_CHANGE]) for group, kinds in _HASHED.items()]
-    return [*named, *own, *hashed, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
+    unnamed = [_rule(group, kinds, [*_READ, "create", *_CHANGE]) for group, kinds in _UNNAMED.items()]
+    secrets = _rule("", _SECRETS, ["get", "create", *_CHANGE])
+    return [*named, *own, *unnamed, secrets, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
 
 
 def policy(namespace: str) -> Manifest:
