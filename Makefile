@@ -5,7 +5,7 @@ CLUSTER ?= embedded
 STACK ?= test
 PYTHON := .venv/bin/python
 
-.PHONY: help up demo down test check unit cluster soak bench bench-ingress bench-release golden schema lock
+.PHONY: help up demo down test check unit cluster soak bench bench-ingress bench-release golden schema lock jobs
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,6 +64,9 @@ bench-release: .venv/.stamp ## releases beside kubectl, Helm and Argo Rollouts (
 
 golden: .venv/.stamp ## accept the manifests as they are rendered now; read the diff
 	@$(PYTHON) -m pytest -q tests/golden --snapshot-update
+
+jobs: .venv/.stamp ## the Jenkins jobs, views and jenkins.yaml from projects/, into .dev/jobs
+	@$(PYTHON) -m pipeline jobs render .dev/jobs
 
 schema: .venv/.stamp ## write docs/schema anew
 	@PYTHONPATH=. $(PYTHON) docs/schema/generate.py

@@ -26,7 +26,7 @@ Examples:
 """
 
 
-def deploy(
+def deploy(  # noqa: PLR0913 - options of a command line
     project: Project,
     stack: Stack,
     *,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 import httpx
 import typer
@@ -73,7 +73,7 @@ class Harbor:
             timeout=_TIMEOUT_SECONDS,
         )
 
-    def __enter__(self) -> Harbor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,7 @@ class Server:
 
     def jobs(self) -> list[str]:
         """Return the names of the jobs at the top; what is inside folders is not ours."""
-        found = self._asked(lambda: self._server.get_jobs())
+        found = self._asked(self._server.get_jobs)
         return [str(job["name"]) for job in cast("list[Mapping[str, Any]]", found)]
 
     def job(self, name: str) -> str:

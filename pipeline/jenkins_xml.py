@@ -58,16 +58,16 @@ def job_xml(settings: Settings, name: str, project: Project) -> str:
     branch = project.build.branch or settings.gitea.branch
     text = f"{MARK}{name}.yaml by `python -m pipeline jobs apply`; changes by hand are lost."
     described = f"{project.description}\n{text}" if project.description else text
-    return _rendered("job", _job(settings, name, branch, described, "pipeline/Jenkinsfile", _parameters()))
+    job = _job(settings, name, described, branch)
+    return _rendered("job", {**job, "parameters": _parameters()})
 
 
 def config_job_xml(settings: Settings) -> str:
     """Return the config repository's job, which releases the projects whose files a push changed."""
     name = settings.gitea.config_repository
     text = f"{MARK} for the repository {name} by `python -m pipeline jobs apply`; changes by hand are lost."
-    return _rendered(
-        "job", _job(settings, name, settings.gitea.branch, text, "pipeline/config.Jenkinsfile", [_commit()])
-    )
+    job = _job(settings, name, text, settings.gitea.branch, "pipeline/config.Jenkinsfile")
+    return _rendered("job", {**job, "parameters": [_commit()]})
 
 
 def jobs_xml(settings: Settings, projects: Mapping[str, Project]) -> dict[str, str]:
@@ -95,7 +95,7 @@ def is_ours(xml: str) -> bool:
 
 
 def _job(
-    settings: Settings, name: str, branch: str, description: str, script: str, parameters: list[dict[str, Any]]
+    settings: Settings, name: str, description: str, branch: str, script: str = "pipeline/Jenkinsfile"
 ) -> dict[str, Any]:
     gitea = settings.gitea
     repository = f"{gitea.url}/{gitea.owner}/{settings.jenkins.program}.git"
@@ -105,7 +105,6 @@ def _job(
         "description": description,
         "disabled": False,
         "sandbox": True,
-        "parameters": parameters,
         "concurrent": False,
         "properties": [{"build-discarder": {"num-to-keep": KEPT_BUILDS}}],
         "triggers": [{"generic-webhook-trigger": _trigger(name, f"{gitea.owner}/{name}", branch)}],

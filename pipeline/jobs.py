@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+import yaml
 
-from pipeline import jenkins_xml, keys
+from pipeline import casc, jenkins_xml, keys
 from pipeline.arguments import HERE, Cwd, DryRun, SettingsFile
 from pipeline.errors import PipelineError
 from pipeline.jenkins import Server
 from pipeline.settings import Program
 
+SECRETS = """Write the webhooks' tokens and secrets to files, as Jenkins Configuration as Code reads them.
+
+\b
+One file per credential of jenkins.yaml, for its folder of secrets. Needs $PIPELINE_WEBHOOK_KEY (or …_FILE).
+
+\b
+Example:
+  python -m pipeline jobs secrets /run/secrets
+"""
 APPLY = """Make or change the jobs and views of a Jenkins server, so that they are as `projects/` says.
 
 \b
@@ -29,6 +39,10 @@ Examples:
   python -m pipeline jobs apply --jenkins https://jenkins.example.com --webhooks
 """
 RENDER = """Write the XML of every job and view to a folder, without asking any server.
+
+\b
+Beside them: jenkins.yaml, with which a fresh Jenkins has all that the jobs need (Configuration as Code), and
+plugins.txt. No secret is in them.
 
 \b
 Example:
@@ -81,6 +95,31 @@ def render(
         for name, xml in found.items():
             (below / f"{name}.xml").write_text(xml, encoding="utf-8")
             typer.echo(f"{below / name}.xml")
+    jenkins = program.settings.jenkins.url
+    repository = program.settings.gitea.config_repository
+    whole = casc.configuration(jenkins, [*projects, repository], projects, repository)
+    (folder / "jenkins.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    (folder / "plugins.txt").write_text("".join(f"{name}\n" for name in casc.PLUGINS), encoding="utf-8")
+    typer.echo(f"{folder / 'jenkins.yaml'}\n{folder / 'plugins.txt'}")
+
+
+@app.command(help=SECRETS)
+def secrets(
+    folder: Annotated[Path, typer.Argument(help="Made if need be.")],
+    *,
+    cwd: Cwd = HERE,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Write the secrets."""
+    program, key = Program(cwd, settings_file), keys.webhook_key()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in (*program.projects(), program.settings.gitea.config_repository):
+        for credential, secret in _secrets_of(name, key):
+            path = folder / credential
+            path.touch(mode=0o600)
+            path.chmod(0o600)
+            path.write_text(secret, encoding="utf-8")
+            typer.echo(str(path))
 
 
 @app.command(help=APPLY)
@@ -164,7 +203,7 @@ def same(wanted: str, found: str) -> bool:
     try:
         # What is read is a job of our own Jenkins server; Python's parser resolves no external entities.
         return _within(_parsed(wanted), _parsed(found))
-    except ElementTree.ParseError:
+    except ET.ParseError:
         return False
 
 
@@ -188,32 +227,36 @@ def carry_out(server: Server, change: Change) -> None:
 
 def _write_credentials(server: Server, jobs: Mapping[str, str], key: str) -> None:
     for name in jobs:
-        server.write_secret_text(
-            jenkins_xml.token_credential(name), f"starts the job {name}", keys.hook_token(key, name)
-        )
-        server.write_secret_text(
-            jenkins_xml.secret_credential(name), f"signs the webhook of {name}", keys.hook_secret(key, name)
-        )
+        for credential, secret in _secrets_of(name, key):
+            server.write_secret_text(credential, f"webhook of {name}", secret)
         typer.echo(f"credentials {name}: written")
 
 
-def _parsed(text: str) -> ElementTree.Element:
+def _secrets_of(repository: str, key: str) -> list[tuple[str, str]]:
+    """Return the id and the value of each credential of a repository's webhook."""
+    return [
+        (jenkins_xml.token_credential(repository), keys.hook_token(key, repository)),
+        (jenkins_xml.secret_credential(repository), keys.hook_secret(key, repository)),
+    ]
+
+
+def _parsed(text: str) -> ET.Element:
     # XML 1.1, which Jenkins declares, is not known to Python's parser; the declaration carries nothing else.
     body = text.split("?>", 1)[1] if text.lstrip().startswith("<?xml") else text
-    return ElementTree.fromstring(body)  # noqa: S314 - see `same`
+    return ET.fromstring(body)  # noqa: S314 - see `same`
 
 
-def _within(wanted: ElementTree.Element, found: ElementTree.Element) -> bool:
+def _within(wanted: ET.Element, found: ET.Element) -> bool:
     if (wanted.text or "").strip() != (found.text or "").strip():
         return False
     names = {child.tag for child in wanted}
     return all(_pairs(_said(wanted, name), _said(found, name)) for name in names)
 
 
-def _pairs(wanted: list[ElementTree.Element], found: list[ElementTree.Element]) -> bool:
+def _pairs(wanted: list[ET.Element], found: list[ET.Element]) -> bool:
     return len(wanted) == len(found) and all(map(_within, wanted, found))
 
 
-def _said(parent: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+def _said(parent: ET.Element, name: str) -> list[ET.Element]:
     """Return the children of that name that say something: Jenkins leaves out what is empty."""
     return [child for child in parent if child.tag == name and (len(child) or (child.text or "").strip())]

@@ -59,7 +59,7 @@ class Answer(BaseModel):
     errmsg: str = ""
 
 
-def notify(
+def notify(  # noqa: PLR0913 - options of a command line
     project: Project,
     *,
     result: Annotated[str, typer.Option("--result", help="SUCCESS, FAILURE, ABORTED, as Jenkins has it.")],
@@ -112,7 +112,7 @@ def body(robot: Format, title: str, markdown: str) -> Mapping[str, Any]:
 
 
 def signature(secret: str, milliseconds: int) -> str:
-    """Return DingTalk's signature of a moment: HMAC-SHA256 of ``<milliseconds>\\n<secret>`` in Base64. Pure."""
+    """Return DingTalk's signature of a moment: HMAC-SHA256 of both, a line each, in Base64. Pure."""
     signed = hmac.new(secret.encode(), f"{milliseconds}\n{secret}".encode(), hashlib.sha256)
     return base64.b64encode(signed.digest()).decode()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +29,7 @@ class Answer:
 
 
 @contextmanager
-def served(answer: Callable[[Asked], Answer]) -> Iterator[str]:
+def served(answer: Callable[[Asked], Answer]) -> Generator[str]:
     """Serve on the loopback, and yield the root's URL."""
 
     class Handler(BaseHTTPRequestHandler):

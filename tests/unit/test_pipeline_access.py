@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -38,8 +38,12 @@ def allowed(name: str, verb: str, manifest: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(("stack", "project"), RENDERED)
 def test_every_object_of_a_project_is_its_jobs_and_no_other_jobs(stack: str, project: str) -> None:
     name = kubernetes_name(project)
-    documents = [each for each in yaml.safe_load_all((GOLDEN / stack / f"{project}.yaml").read_text()) if each]
-    manifests = [each for one in documents for each in (one if isinstance(one, list) else [one])]
+    documents: list[Any] = [
+        each for each in yaml.safe_load_all((GOLDEN / stack / f"{project}.yaml").read_text()) if each
+    ]
+    manifests: list[dict[str, Any]] = []
+    for document in documents:
+        manifests += cast("list[dict[str, Any]]", document if isinstance(document, list) else [document])
     assert manifests
     for manifest in manifests:
         assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == name

@@ -10,13 +10,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from tests.unit.stand_in import Answer, Asked, served
+import yaml
 from typer.testing import CliRunner
 
 from pipeline import jenkins_xml, jobs, keys
 from pipeline.__main__ import app
 from pipeline.errors import PipelineError
 from pipeline.settings import Program
+from tests.unit.stand_in import Answer, Asked, served
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Program(ROOT)
@@ -49,7 +50,7 @@ class Jenkins:
             return self._post(path, parse_qs(parts.query), asked.body.decode())
         return self._get(path)
 
-    def _get(self, path: str) -> Answer:
+    def _get(self, path: str) -> Answer:  # noqa: PLR0911 - a case for each address
         if path == "/api/json":
             listed = {
                 "jobs": [{"name": name, "url": "", "color": "blue", "_class": "WorkflowJob"} for name in self.jobs],
@@ -83,7 +84,8 @@ class Jenkins:
             return Answer()
         if path.startswith("/credentials/store/system/domain/_/"):
             name, secret = re.search("<id>(.+?)</id>", body), re.search("<secret>(.+?)</secret>", body)
-            assert name and secret
+            assert name
+            assert secret
             assert path.endswith("createCredentials") != (name[1] in self.secrets)
             self.secrets[name[1]] = secret[1]
             return Answer()
@@ -180,9 +182,9 @@ def test_credentials_are_those_that_the_webhooks_are_made_with(
     jenkins: Jenkins, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_WEBHOOK_KEY", KEY)
-    for _ in range(2):
-        code, said = run("apply", "--jenkins", url, "--webhooks")
-        assert code == 0
+    assert run("apply", "--jenkins", url, "--webhooks")[0] == 0
+    code, said = run("apply", "--jenkins", url, "--webhooks")
+    assert code == 0
     assert jenkins.secrets["webhook-token-packet"] == keys.hook_token(KEY, "packet")
     assert jenkins.secrets["webhook-secret-config"] == keys.hook_secret(KEY, "config")
     assert len(jenkins.secrets) == 2 * len(jenkins.jobs)
@@ -219,3 +221,37 @@ def test_the_order_of_different_elements_does_not_count_that_of_a_list_does() ->
     assert jobs.same("<a><b>1</b><c/></a>", "<a><d>9</d><b>1</b></a>")
     assert not jobs.same("<a><b>1</b><b>2</b></a>", "<a><b>2</b><b>1</b></a>")
     assert not jobs.same("<a><b>1</b></a>", "not xml")
+
+
+def test_a_fresh_jenkins_has_every_credential_that_jobs_and_jenkinsfiles_name(tmp_path: Path) -> None:
+    assert run("render", str(tmp_path))[0] == 0
+    whole = yaml.safe_load((tmp_path / "jenkins.yaml").read_text())
+    (domain,) = whole["credentials"]["system"]["domainCredentials"]
+    held = {fields["id"] for each in domain["credentials"] for fields in each.values()}
+    named = {
+        found for path in (tmp_path / "jobs").iterdir() for found in re.findall(r"<\w*Id>([^<]+)<", path.read_text())
+    }
+    for file in ("Jenkinsfile", "config.Jenkinsfile"):
+        for found in re.findall(r"credentials\((?:'|\")(.+?)(?:'|\")\)", (ROOT / "pipeline" / file).read_text()):
+            named |= {found.replace("${env.JOB_BASE_NAME}", name) for name in (*PROGRAM.names,)}
+    assert named <= held
+    assert len(named) > 3 * len(PROGRAM.names)
+    checked = whole["unclassified"]["whitelist"]["whitelistItems"]
+    assert {each["hmacCredentialId"] for each in checked} == {
+        f"webhook-secret-{name}" for name in (*PROGRAM.names, "config")
+    }
+    # A secret is only ever the name of a file.
+    for each in domain["credentials"]:
+        for fields in each.values():
+            secret = fields.get("secret") or fields.get("password") or fields.get("secretBytes")
+            assert re.fullmatch(r"\$\{(base64:\$\{[\w.-]+\}|[\w.-]+)\}", secret)
+
+
+def test_the_secrets_are_files_for_their_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_WEBHOOK_KEY", KEY)
+    code, said = run("secrets", str(tmp_path))
+    assert code == 0
+    file = tmp_path / "webhook-token-packet"
+    assert file.read_text() == keys.hook_token(KEY, "packet")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert not [path for path in tmp_path.iterdir() if path.read_text() in said]

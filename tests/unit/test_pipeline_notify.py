@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.unit.stand_in import Answer, Asked, served
 from typer.testing import CliRunner
 
 from pipeline import notify, state
 from pipeline.__main__ import app
+from tests.unit.stand_in import Answer, Asked, served
 
 TAKEN = '{"errcode":0,"errmsg":"ok"}'
 

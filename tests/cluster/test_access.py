@@ -1,0 +1,86 @@
+"""A job's own account on a real cluster: it releases its project, and is denied everything of another."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.access import PREFIX, objects
+from tests.cluster.embedded import Cluster
+from tests.cluster.program import Program
+from tests.cluster.releasing import Release
+
+OWN, OTHER = "packet", "packet-label"
+FORBIDDEN = "Forbidden"
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def account(program: Program, cluster: Cluster, tmp_path: Path) -> Path:
+    """A kubeconfig with a token of the job ``packet``, as a Jenkins credential would hold it."""
+    rights = tmp_path / "access.yaml"
+    rights.write_text(yaml.safe_dump_all(objects(program.namespace, [OWN])))
+    cluster.kubectl("apply", f"--filename={rights}")
+    token = cluster.kubectl("create", "token", f"{PREFIX}{OWN}", f"--namespace={program.namespace}").strip()
+    admin = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
+    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(admin))
+    return file
+
+
+def tried(cluster: Cluster, account: Path, tmp_path: Path, *words: str, body: object = None) -> str:
+    """Return what kubectl says as that account: "" when it was done, its refusal otherwise."""
+    command = [str(cluster.instance.binaries / "kubectl"), f"--kubeconfig={account}", *words]
+    if body is not None:
+        file = tmp_path / "body.json"
+        file.write_text(json.dumps(body))
+        command.append(f"--filename={file}")
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "" if finished.returncode == 0 else finished.stderr
+
+
+def test_a_job_releases_its_own_project_and_is_denied_the_others(
+    program: Program, cluster: Cluster, account: Path, tmp_path: Path
+) -> None:
+    namespace = f"--namespace={program.namespace}"
+    release = Release(program)
+    release.variables["KUBECONFIG"] = str(account)
+    before, after = program.tags["packet"], program.other_tag("packet")
+    assert release("deploy", "packet", after).said["live"] == after
+    assert release("rollback", "packet").said["live"] == before
+    refused = release("deploy", "packet_label", program.other_tag("packet_label"), code=None)
+    assert refused.code
+    assert program.answer("packet_label").status_code == 200
+
+    def patched(kind: str, name: str) -> str:
+        return tried(cluster, account, tmp_path, namespace, "annotate", "--overwrite", kind, name, "tried=yes")
+
+    for kind in ("service", "ingress"):
+        assert not patched(kind, OWN)
+        assert FORBIDDEN in patched(kind, OTHER)
+    assert FORBIDDEN in tried(cluster, account, tmp_path, namespace, "delete", "service", OTHER)
+    # What role-based access control can't refuse: an object that is new, or whose name it can't know.
+    for name, label, right in (
+        ("free", OTHER, False),
+        ("packet-config-1", OWN, True),
+        (f"{OTHER}-config-1", OTHER, False),
+    ):
+        metadata = {"name": name, "labels": {"app.kubernetes.io/name": label}}
+        said = tried(cluster, account, tmp_path, namespace, "create", body={**CONFIG_MAP, "metadata": metadata})
+        assert (not said) == right, said
+        assert right or "own project's" in said
+    unlabelled = {**CONFIG_MAP, "metadata": {"name": "unlabelled"}}
+    assert "own project's" in tried(cluster, account, tmp_path, namespace, "create", body=unlabelled)
+    stolen = tried(
+        cluster, account, tmp_path, namespace, "label", "--overwrite", "service", OWN, f"app.kubernetes.io/name={OTHER}"
+    )
+    assert "own project's" in stolen
+    for words in (("get", "secrets"), ("get", "pods", "--all-namespaces"), ("create", "token", f"{PREFIX}{OWN}")):
+        scope = () if "--all-namespaces" in words else (namespace,)
+        assert FORBIDDEN in tried(cluster, account, tmp_path, *scope, *words)
+    assert not tried(cluster, account, tmp_path, namespace, "delete", "configmap", "packet-config-1")
