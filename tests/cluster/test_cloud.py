@@ -92,11 +92,13 @@ def test_no_credential_is_readable_in_the_state(made: Program) -> None:
     assert TOKEN in made.pulumi("stack", "output", "--json", "--show-secrets").stdout, "it is there, but encrypted"
 
 
+@pytest.mark.soak
 def test_a_new_credential_replaces_nothing(made: Program) -> None:
     change(made, cluster={"credentialMinutes": 600})
     assert changed(made) == ["update kubernetes ack"]
 
 
+@pytest.mark.soak
 def test_a_node_pool_changes_alone(made: Program) -> None:
     pools = yaml.safe_load(made.stack_file.read_text())["config"]["package-platform:cluster"]["nodePools"]
     pools["apps"]["maximum"] += 3
@@ -104,6 +106,7 @@ def test_a_node_pool_changes_alone(made: Program) -> None:
     assert changed(made) == ["update NodePool cluster-pool-apps"]
 
 
+@pytest.mark.soak
 def test_destruction_is_refused(made: Program) -> None:
     before = made.resources()
     refused = made.pulumi("destroy", "--yes", "--color=never", check=False)
@@ -112,6 +115,7 @@ def test_destruction_is_refused(made: Program) -> None:
     assert made.resources() == before
 
 
+@pytest.mark.soak
 def test_a_lost_state_comes_back_from_its_backup(made: Program, tmp_path: Path) -> None:
     backup = tmp_path / "prod.json"
     made.pulumi("stack", "export", f"--file={backup}")

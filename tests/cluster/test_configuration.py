@@ -140,6 +140,7 @@ def test_a_commit_alone_is_a_release_that_loses_nothing_and_goes_back(
     assert [(each["tag"], each["config"]) for each in (live, previous)] == [(tag, first), (tag, second)]
 
 
+@pytest.mark.soak
 def test_a_commit_that_is_not_about_a_project_leaves_it_alone(program: Program, checkout: Checkout) -> None:
     program.append(API, FIELDS)
     program.up()
@@ -185,6 +186,7 @@ def test_an_old_pod_that_starts_again_in_the_middle_of_a_rollout_finds_its_confi
     assert name not in config_maps(program, NAME), "the old pods are gone, and nobody needs it"
 
 
+@pytest.mark.soak
 def test_a_warm_colour_keeps_its_configuration(program: Program, checkout: Checkout) -> None:
     program.append(FRONT_END, FRONT_END_FIELDS)
     program.up()

@@ -69,6 +69,7 @@ def remove(program: Program) -> str:
     return text
 
 
+@pytest.mark.soak
 def test_data_outlives_the_pod_a_release_a_rollback_and_the_project_file(
     program: Program, release: Release, cluster: Cluster
 ) -> None:
