@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ def variables(instance: Instance | None) -> dict[str, str]:
             environment names.
     """
     if instance is None:
-        return dict(os.environ)
+        # The packages are beside this Python: a language host that knows no `virtualenv` finds them by PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return {**os.environ, "PATH": path}
     entries = [*environment.path_entries(instance), os.environ.get("PATH", "")]
     return {**os.environ, **environment.variables(instance), "PATH": os.pathsep.join(entries)}
 
