@@ -3,18 +3,16 @@
 import contextlib
 import os
 import platform
-import signal
 import subprocess
-import sys
 from collections.abc import Generator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from bench.command_line import execute
 from bench.images import TagError, Tagger
 from bench.measure import Measurement, measure
 from bench.report import Circumstances, MarkersMissingError, render, replace_section
@@ -28,8 +26,6 @@ from devcluster.tooltable import KUBERNETES_PROVIDER, PULUMI
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-EXIT_FAILED = 1
-EXIT_REFUSED = 2
 DEFAULT_ID = 6
 LARGEST = 999
 HELP = """Time `pulumi preview` and `pulumi up` of one project's new tag in small and large stacks, beside kubectl.
@@ -123,25 +119,9 @@ def _provider_version(provider: Path) -> str:
     return f"{found[0] if found else 'of unknown version'} (given by --provider)"
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line; errors are lines on standard error and an exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(help=HELP)(run)
-    # Ended from outside (CI's time limit), it still takes its cluster down.
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        app()
-    except Refused as refusal:
-        for problem in refusal.problems:
-            print(f"refused: {problem}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED)
-    except (SetupError, CommandError, TagError, MarkersMissingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+    execute(run, HELP, (SetupError, CommandError, TagError, MarkersMissingError))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Beside it stands what they lose with a single proxy on one node's own address.
 
 import os
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +15,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from bench.__main__ import DOCUMENT, EXIT_FAILED, EXIT_REFUSED, ROOT, running_cluster
+from bench.__main__ import DOCUMENT, ROOT, running_cluster
+from bench.command_line import execute
 from bench.ingress_figures import BEGIN, END, Circumstances, Lost, Outcome, render
 from bench.report import MarkersMissingError, replace_section
 from devcluster import commands, kubectl, machine
-from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import KUBERNETES_VERSION, MAXIMUM_ID, Instance, Machine
 from devcluster.keepalived import VERSION as KEEPALIVED
@@ -238,18 +236,7 @@ def _circumstances(load: float) -> Circumstances:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are lines on standard error and an exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(help=HELP)(run)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        app(args=arguments)
-    except Refused as refusal:
-        for problem in refusal.problems:
-            print(f"refused: {problem}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED)
-    except (SetupError, MarkersMissingError, AssertionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+    execute(run, HELP, (SetupError, MarkersMissingError, AssertionError), arguments)
 
 
 if __name__ == "__main__":

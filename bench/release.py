@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import signal
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from bench.__main__ import DOCUMENT, EXIT_FAILED, EXIT_REFUSED, ROOT, parse_sizes, running_cluster
+from bench.__main__ import DOCUMENT, ROOT, parse_sizes, running_cluster
 from bench.checkpoint import SMALLEST
+from bench.command_line import EXIT_FAILED, execute
 from bench.contest import Contest, argo_controller
 from bench.contestants import CONTESTANTS, GROUPS, Contestant
 from bench.figures import Profile, SizeFigures
@@ -216,18 +216,7 @@ def _circumstances(rate: int, rounds: int, provider: Path | None) -> Circumstanc
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are lines on standard error and an exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(help=HELP)(run)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        app(args=arguments)
-    except Refused as refusal:
-        for problem in refusal.problems:
-            print(f"refused: {problem}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED)
-    except (SetupError, CommandError, TagError, MarkersMissingError, AssertionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+    execute(run, HELP, (SetupError, CommandError, TagError, MarkersMissingError, AssertionError), arguments)
 
 
 if __name__ == "__main__":
