@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 import yaml
 
@@ -35,6 +36,7 @@ SINGLE_PORT = 8081
 """The single proxy's: 80 is taken on every node."""
 SINGLE = "single-proxy"
 SETTLED_SECONDS = 120.0
+ANSWER_SECONDS = 30.0
 OFF_SECONDS = 15
 OURS_ALONE = ("middlewares=", "lifecycle", "publishstatusaddress", "providers.file", "nextupstream", "connecttimeout")
 """What of our settings a single proxy that somebody just installs has not."""
@@ -80,6 +82,17 @@ class Comparison:
         text = yaml.safe_dump(single_proxy(self.ingress.cluster.get("daemonset", NAMESPACE, "traefik"), self.node))
         commands.run(kubectl.command(self.ingress.cluster.instance, "apply", "--filename=-"), text=text)
         self.wait_for_single()
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not self._single_answers():
+            if time.monotonic() > deadline:
+                raise SetupError(f"{SINGLE} does not serve {self.single} after {ANSWER_SECONDS:.0f} s: see its log")
+            time.sleep(0.2)
+
+    def _single_answers(self) -> bool:
+        try:
+            return httpx.get(self.single, headers={"Host": self.host}, timeout=2, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
 
     def wait_for_single(self) -> None:
         """Wait until the single proxy is ready again."""
@@ -164,6 +177,8 @@ def single_proxy(ours: dict[str, Any], node: Machine) -> dict[str, Any]:
     ports = [{"containerPort": SINGLE_PORT, "hostPort": SINGLE_PORT, "protocol": "TCP"}]
     spec = {
         "serviceAccountName": pod["serviceAccountName"],
+        # The account itself hands out no token.
+        "automountServiceAccountToken": True,
         "nodeSelector": {"kubernetes.io/hostname": node.name},
         "tolerations": [{"operator": "Exists"}],
         "containers": [

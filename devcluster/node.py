@@ -24,6 +24,10 @@ NEIGHBOUR_SYSCTLS = {
 }
 """A node that is gone is noticed within about 3 s; from then on a connection to its pods fails in 0.3 s, as one to a
 pod that is gone does (docs/how-to/vm-cluster.md)."""
+API_WATCH_ENVIRONMENT = {"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"}
+"""How soon a program notices that the API server it watches lost its power, and connects anew: client-go's own 30 s and
+15 s leave kube-proxy on the nodes that stay with addresses of pods that are gone
+(https://pkg.go.dev/k8s.io/apimachinery/pkg/util/net, `readIdleTimeoutSeconds`)."""
 API_READY = {"https": f"https://{{address}}:{API_PORT}/readyz", "ca": "/run/pki/ca.crt"}
 
 
@@ -85,10 +89,11 @@ def components(instance: Instance, machine: Machine, programs: HostPrograms) -> 
         command = ["/run/bin/registry", "serve", "/run/node/registry.yaml"]
         return [Component("registry", command, environment={"OTEL_TRACES_EXPORTER": "none"})]
     ready = {key: value.format(address=instance.nodes[0].address) for key, value in API_READY.items()}
+    watch = API_WATCH_ENVIRONMENT
     agents = [
         Component("containerd", [programs.containerd, "--config", "/run/node/containerd.toml"]),
-        Component("kube-proxy", _hyperkube("kube-proxy", config="/run/node/kube-proxy.yaml"), [ready]),
-        Component("kubelet", _kubelet(machine), [{"socket": CONTAINERD_SOCKET}, ready]),
+        Component("kube-proxy", _hyperkube("kube-proxy", config="/run/node/kube-proxy.yaml"), [ready], watch),
+        Component("kubelet", _kubelet(machine), [{"socket": CONTAINERD_SOCKET}, ready], watch),
     ]
     if not machine.is_control_plane:
         return agents

@@ -30,6 +30,10 @@ _ROUTES_FOLDER = f"{_DYNAMIC_FOLDER}/routes"
 _ROUTES = {"name": "routes", "mountPath": _ROUTES_FOLDER, "readOnly": True}
 _DYNAMIC = {"name": "dynamic", "mountPath": _DYNAMIC_FOLDER}
 _MARGIN_SECONDS = 5
+# An API server that lost its power is noticed within 5 s, so that the endpoints are watched by another one (or by the
+# same, back again); client-go's own values make that 45 s, in which the proxy knows only the pods of before.
+# https://pkg.go.dev/k8s.io/apimachinery/pkg/util/net, readIdleTimeoutSeconds and pingTimeoutSeconds
+_WATCH_ENVIRONMENT = {"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"}
 # Above every router that an Ingress makes (their priority is the length of the rule) and below Traefik's own.
 _REDIRECT_PRIORITY = 1_000_000
 _HEALTH_PRIORITY = 2_000_000
@@ -318,6 +322,7 @@ def _container(environment: Environment, ingress: ProxyIngress) -> Manifest:
         "name": PROXY,
         "image": f"{environment.registry.host}/{ingress.proxy.image}",
         "args": arguments(ingress, environment.ingress.class_name),
+        "env": [{"name": name, "value": value} for name, value in _WATCH_ENVIRONMENT.items()],
         "ports": _ports(ingress),
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 2},
         "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},

@@ -54,6 +54,7 @@ def test_the_single_proxy_serves_the_same_with_nothing_that_ours_has_against_los
     assert single["spec"]["replicas"] == 1
     assert spec["nodeSelector"] == {"kubernetes.io/hostname": node.name}
     assert container["image"] == own["image"]
+    assert spec["automountServiceAccountToken"], "it has to read the Ingresses"
     assert container["ports"][0]["hostPort"] == SINGLE_PORT
     assert f"--entrypoints.web.address=:{SINGLE_PORT}" in container["args"]
     assert "--providers.kubernetesingressnginx.ingressclass=nginx" in container["args"]
