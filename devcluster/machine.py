@@ -191,7 +191,9 @@ def _say_go(process: subprocess.Popen[bytes]) -> None:
 def _plug_in(instance: Instance, machine: Machine, pid: int) -> None:
     """Connect the machine to the bridge; nodes also learn where the pods of the other nodes are."""
     address = f"{machine.address}/{instance.network.prefixlen}"
-    peer = ["peer", "name", "eth0", "netns", str(pid)]
+    # As a real one does, it keeps its hardware address over a power cut: nobody has to find out about a new one.
+    hardware = "02:70:70:{:02x}:{:02x}:{:02x}".format(*machine.address.packed[1:])
+    peer = ["peer", "name", "eth0", "address", hardware, "netns", str(pid)]
     commands.run(["ip", "link", "add", machine.link, "type", "veth", *peer])
     commands.run(["ip", "link", "set", machine.link, "master", instance.bridge, "up"])
     inside = [
