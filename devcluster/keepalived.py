@@ -1,19 +1,20 @@
-"""The image of keepalived: Debian's program, busybox and nft for its scripts, with their libraries."""
+"""The image of keepalived: Debian's program, and busybox, nft and conntrack for its scripts, with their libraries."""
 
 from pathlib import Path
 
 from devcluster.progress import Progress
 from devcluster.unpacked import Recipe, ensure_root
 
-VERSION = "2.2.7-1"
+VERSION = "2.2.7-2"
 """keepalived's own, and the number of what is put beside it."""
 PROGRAM = "usr/sbin/keepalived"
 BUSYBOX = "bin/busybox"
 NFT = "usr/sbin/nft"
+CONNTRACK = "usr/sbin/conntrack"
 RECIPE = Recipe(
     name="keepalived",
-    packages=("keepalived", "busybox", "nftables"),
-    programs=(PROGRAM, BUSYBOX, NFT),
+    packages=("keepalived", "busybox", "nftables", "conntrack"),
+    programs=(PROGRAM, BUSYBOX, NFT, CONNTRACK),
 )
 
 

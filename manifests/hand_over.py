@@ -37,7 +37,7 @@ _CERTIFICATE_TICKS = 2 * _TICKS_PER_SECOND
 # away: two nodes would hold one address. Its files with process numbers stay too, and it would not start beside them.
 # Without a first answer about the proxy it would count as well.
 _AGENT = """\
-leave= told=
+leave= told= held=" "
 trap 'leave=yes' TERM
 tick() { $busybox usleep $tick; }
 holds() { $busybox ip -4 address show dev $interface | $busybox grep -qE ' ($pattern)/'; }
@@ -56,6 +56,33 @@ table ip package_platform_ingress {
   }
 }
 END
+}
+pass_on() {
+  # Whoever has not heard of a move yet still sends here, and the node passes it on. Kept in mind, such a connection
+  # would be taken for that of a program of this node when the address is here again and the client's port in use again.
+  /usr/sbin/nft -f - <<'END' || echo "hand-over: this kernel can't tell whose address it is"
+table ip package_platform_passing
+delete table ip package_platform_passing
+table ip package_platform_passing {
+  chain passing {
+    type filter hook prerouting priority -300; policy accept;
+    iifname "$interface" ip daddr { $set } fib daddr type != local notrack
+  }
+}
+END
+}
+forget() {
+  # As much for the connections that were cut off with the address: each leads to the proxy's pod of today.
+  for address in $addresses; do
+    if $busybox ip -4 address show dev $interface | $busybox grep -qF " $$address/"; then
+      case $$held in *" $$address "*) ;; *) held="$$held$$address " ;; esac
+    else
+      case $$held in *" $$address "*)
+        /usr/sbin/conntrack --delete --orig-dst "$$address" > /dev/null 2>&1
+        held=$${held%" $$address "*}" "$${held#*" $$address "} ;;
+      esac
+    fi
+  done
 }
 still_open() { $busybox rm -f $folder/closing $check/leaving $check/left $check/over; }
 hand_over() {
@@ -76,6 +103,8 @@ waited=0
 while [ ! -e $check/proxy ] && [ "$$waited" -lt 50 ]; do waited=$$((waited + 1)); tick; done
 for address in $addresses; do $busybox ip address del "$$address/32" dev $interface 2>/dev/null; done
 let_in
+pass_on
+for address in $addresses; do /usr/sbin/conntrack --delete --orig-dst "$$address" > /dev/null 2>&1; done
 still_open
 $busybox rm -f /run/keepalived/*.pid
 "$$@" &
@@ -86,6 +115,8 @@ while kill -0 "$$program" 2>/dev/null; do
     kill -TERM "$$program"
     while kill -0 "$$program" 2>/dev/null; do tick; done
     let_in_later
+    forget
+    /usr/sbin/nft delete table ip package_platform_passing
     $busybox rm -f $folder/closing
     : > $check/over
     exit 0
@@ -101,6 +132,7 @@ while kill -0 "$$program" 2>/dev/null; do
     told=
     still_open
   fi
+  forget
   tick
 done
 exit 1

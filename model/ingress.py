@@ -184,7 +184,7 @@ class VipIngress(Frozen):
     hand_over_seconds: Annotated[int, Field(ge=1, le=290)] = 5
     """Before a VIP moves on purpose, its node's proxy ends every connection with the next answer for so long: clients
     that send something at least this often notice nothing. A VIP that moves because of a failure does not wait."""
-    keepalived_image: SystemImage = "sys/keepalived:2.2.7-1"
+    keepalived_image: SystemImage = "sys/keepalived:2.2.7-2"
     """keepalived's image below the environment's registry, with ``busybox`` and ``nft`` in it."""
     proxy: ProxySettings = ProxySettings()
     """The proxy."""
