@@ -468,7 +468,7 @@ def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
 
 
 def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
-    """Run a command to its end, and return its exit code and all that it printed.
+    """Run a command to its end, and return its exit code with its answer, or with all that it printed if it failed.
 
     Args:
         pulumi: Of the stack.
@@ -477,7 +477,7 @@ def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
     with pulumi.start(command) as run:
         while not run.wait(WATCH_SECONDS):
             pass
-        return run.code or 0, run.output()
+        return run.code or 0, run.output() if run.code else run.answer()
 
 
 class _Watch:

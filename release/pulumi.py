@@ -213,6 +213,7 @@ class Run:
         self._events = self._folder / "events"
         self._events.touch()
         self._output = self._folder / "output"
+        self._errors = self._folder / "errors"
         self._rest = b""
         self._read_to = 0
         line = ["pulumi", *command.words, *_ALWAYS, f"--stack={pulumi.program.stack}"]
@@ -228,14 +229,14 @@ class Run:
         listens, control = os.pipe()
         guard = [sys.executable, "-I", "-S", str(_GUARD), str(listens), str(self._folder), "--", *line]
         try:
-            with self._output.open("wb") as output:
+            with self._output.open("wb") as output, self._errors.open("wb") as errors:
                 process = subprocess.Popen(
                     guard,
                     cwd=folder,
                     env=variables,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=output,
+                    stderr=errors,
                     pass_fds=(listens, *held),
                     start_new_session=True,
                 )
@@ -282,9 +283,13 @@ class Run:
             if event:
                 yield event
 
-    def output(self) -> str:
-        """Return all that it printed so far."""
+    def answer(self) -> str:
+        """Return what it printed on standard output so far: what a machine reads, without warnings."""
         return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def output(self) -> str:
+        """Return all that it printed so far, the errors after the rest."""
+        return self.answer() + self._errors.read_text(encoding="utf-8", errors="replace")
 
     def interrupt(self) -> None:
         """Ask it to stop: pulumi cancels what runs, saves its state and gives its lock back."""

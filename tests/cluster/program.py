@@ -138,10 +138,10 @@ class Program:
     # Pulumi's commands.
 
     def up(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `pulumi up`."""
-        finished = self.pulumi(
-            "up", "--yes", "--skip-preview", "--suppress-outputs", "--color=never", *arguments, check=check
-        )
+        """Run `pulumi up`; with `--expect-no-changes` it tells what changes after all."""
+        words = ("--yes", "--skip-preview", "--suppress-outputs", "--color=never", *arguments)
+        shown = ("--diff",) if "--expect-no-changes" in arguments else ()
+        finished = self.pulumi("up", *words, *shown, check=check)
         if finished.returncode == 0:
             self._applied = self.files()
         return finished

@@ -30,6 +30,8 @@ def forget(program: Program, cluster: Cluster) -> None:
     annotation = f"{RECORD_ANNOTATION}={fresh.to_annotation()}"
     cluster.kubectl("annotate", f"--namespace={program.namespace}", "--overwrite", "service", NAME, annotation)
     program.refresh()
+    # Pulumi's own note of what it declared last is the longer record: it is written anew.
+    program.up()
 
 
 @pytest.fixture
@@ -103,12 +105,13 @@ def test_a_failed_migration_stops_the_release_before_its_pods(program: Program, 
     assert record_of(program, NAME).migrated is None
 
 
-def test_plain_up_migrates_and_tries_a_failed_one_again(program: Program, release: Release) -> None:
+def test_plain_up_migrates_and_tries_a_failed_one_again_after_a_refresh(program: Program, release: Release) -> None:
     before = program.tags[API]
     program.set_tag(API, "bad-migration")
     first = program.up(check=False)
     assert first.returncode != 0
     failed = jobs(program)
+    program.refresh()
     second = program.up(check=False)
     assert second.returncode != 0
     assert jobs(program).keys() - failed.keys(), "another attempt has another name"

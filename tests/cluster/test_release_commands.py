@@ -104,7 +104,7 @@ def test_the_whole_stack_goes_back_to_an_earlier_update(program: Program, releas
     after = program.other_tag(API)
     release("deploy", API, after)
     release("sync")
-    back = release("rollback", "--all", f"--to-update={update['version']}")
+    back = release("rollback", "--all", f"--to-update={update['startTime']}")
     program.wait_until_settled()
     assert back.said["live"][API] == earlier[API]
     assert program.answer(API).json()["tag"] == earlier[API]
