@@ -18,20 +18,6 @@ from bench.generated import CLUSTER_NAMESPACE, STACK, GeneratedProject, stack_co
 from devcluster import deploy
 from devcluster.instance import REGISTRY_NAME, Instance
 
-PROGRAM_PARTS = (
-    "__main__.py",
-    "Pulumi.yaml",
-    "components",
-    "manifests",
-    "model",
-    "registry.py",
-    "config_repository.py",
-    "sops.py",
-    "settings.py",
-    "rollout.py",
-    "smoke.py",
-)
-"""What the program is made of; projects and stack files are made up."""
 COMMAND_SECONDS = 1800.0
 ROLLOUT_SECONDS = 300
 _SHOWN_CHARACTERS = 3000
@@ -205,7 +191,7 @@ def copy_program(instance: Instance, folder: Path, provider: Path | None) -> dic
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "projects").mkdir(parents=True)
     (folder / ".state").mkdir()
-    for name in PROGRAM_PARTS:
+    for name in deploy.PROGRAM_PARTS:
         source = instance.root / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

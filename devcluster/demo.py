@@ -41,18 +41,6 @@ BUILD_SECONDS = 300.0
 START_SECONDS = 30.0
 COMMAND_SECONDS = 600.0
 LONGEST_LOAD_SECONDS = 900
-PROGRAM_PARTS = (
-    "__main__.py",
-    "settings.py",
-    "registry.py",
-    "config_repository.py",
-    "smoke.py",
-    "model",
-    "manifests",
-    "components",
-    "projects",
-    "Pulumi.yaml",
-)
 BACK_END: dict[str, Any] = {
     "build": {
         "command": ["env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", "publish/backend", "."],
@@ -269,7 +257,7 @@ class Demo:
         shutil.rmtree(self.program, ignore_errors=True)
         self.program.mkdir(parents=True)
         (self.program / ".venv").symlink_to(ROOT / ".venv")
-        for part in PROGRAM_PARTS:
+        for part in (*deploy.PROGRAM_PARTS, "projects"):
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, self.program / part)
         for path in (self.program / "projects").glob("*.yaml"):

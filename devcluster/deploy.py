@@ -26,6 +26,20 @@ LOWEST_PULUMI = (3, 200)
 """The oldest `pulumi` that knows objects in a project's typed config and `PULUMI_OPTION_…`."""
 COMMITTED_NETWORK = "10.89.0."
 """What the committed stack files call the embedded network: instance 0."""
+PROGRAM_PARTS = (
+    "__main__.py",
+    "settings.py",
+    "registry.py",
+    "config_repository.py",
+    "rollout.py",
+    "sops.py",
+    "smoke.py",
+    "model",
+    "manifests",
+    "components",
+    "Pulumi.yaml",
+)
+"""What a copy of the program needs, beside `projects/` and the stack files."""
 REQUEST_SECONDS = 5.0
 PULUMI_SECONDS = 1200.0
 

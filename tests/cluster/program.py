@@ -24,20 +24,6 @@ from tests.cluster.embedded import Cluster
 COMMAND_SECONDS = 600.0
 ANSWER_SECONDS = 30.0
 SETTLE_SECONDS = 90.0
-PARTS = (
-    "__main__.py",
-    "settings.py",
-    "registry.py",
-    "config_repository.py",
-    "rollout.py",
-    "sops.py",
-    "smoke.py",
-    "model",
-    "manifests",
-    "components",
-    "projects",
-    "Pulumi.yaml",
-)
 KINDS = "deployments,replicasets,pods,services,ingresses,poddisruptionbudgets,serviceaccounts,configmaps,secrets"
 """What may be in a namespace of ours, and what would be seen when it changed."""
 CHANGING = ("up", "refresh", "destroy")
@@ -72,7 +58,7 @@ class Program:
         if not folder.exists():
             (folder / "state").mkdir(parents=True)
             (folder / ".venv").symlink_to(root / ".venv")
-            for part in PARTS:
+            for part in (*deploy.PROGRAM_PARTS, "projects"):
                 copy = shutil.copytree if (root / part).is_dir() else shutil.copy
                 copy(root / part, folder / part)
             for file in root.glob("Pulumi.*.yaml"):

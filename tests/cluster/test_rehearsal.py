@@ -83,7 +83,7 @@ def tree(program: Program) -> str:
         own = f"{'  ' * depth}{kind} {name}"
         cost = costs.get(name, "")
         return [
-            f"{own:<60}{cost}".rstrip(),
+            f"{own:<60} {cost}".rstrip(),
             *(line for child in below.get(urn, []) for line in lines(child, depth + 1)),
         ]
 
