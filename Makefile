@@ -43,7 +43,7 @@ check: .venv/.stamp ## style, types and the direction of imports
 	@.venv/bin/lint-imports --no-cache
 
 unit: .venv/.stamp ## tests that need no cluster
-	@$(PYTHON) -m pytest -m "not cluster"
+	@$(PYTHON) -m pytest -m "not cluster" --numprocesses=auto
 
 cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the tools first)
 	@$(PYTHON) -m pytest -m "cluster and not soak" --durations=15

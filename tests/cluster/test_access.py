@@ -13,7 +13,8 @@ from tests.cluster.program import Program
 from tests.cluster.releasing import Release
 
 OWN, OTHER = "packet", "packet-label"
-FORBIDDEN = "Forbidden"
+FORBIDDEN = "is forbidden"
+"""kubectl writes the word before it with and without a capital."""
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
 
 pytestmark = pytest.mark.soak
