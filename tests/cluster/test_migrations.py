@@ -45,7 +45,8 @@ def release(program: Program, cluster: Cluster) -> Iterator[Release]:
     command.wait_until_gone()
     command("sync")
     program.restore_projects(files)
-    program.up()
+    # Other tests go back and forth, and are not to be asked about a migration.
+    forget(program, cluster)
 
 
 @pytest.fixture
