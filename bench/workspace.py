@@ -191,13 +191,7 @@ def copy_program(instance: Instance, folder: Path, provider: Path | None) -> dic
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "projects").mkdir(parents=True)
     (folder / ".state").mkdir()
-    for name in deploy.PROGRAM_PARTS:
-        source = instance.root / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    (folder / ".venv").symlink_to(instance.root / ".venv")
+    deploy.copy_program(instance.root, folder)
     variables = {**deploy.variables(instance), **_PATCH_FORCE, "PULUMI_BACKEND_URL": f"file://{folder / '.state'}"}
     if provider:
         (folder / ".bin").mkdir()

@@ -255,11 +255,7 @@ class Demo:
     def _copy_program(self) -> None:
         """Copy the program as it is now; what it has deployed is in the stack's state."""
         shutil.rmtree(self.program, ignore_errors=True)
-        self.program.mkdir(parents=True)
-        (self.program / ".venv").symlink_to(ROOT / ".venv")
-        for part in (*deploy.PROGRAM_PARTS, "projects"):
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-            copy(ROOT / part, self.program / part)
+        deploy.copy_program(ROOT, self.program, "projects")
         for path in (self.program / "projects").glob("*.yaml"):
             fields = yaml.safe_load(path.read_text())
             fields.update(BACK_END if fields["kind"] == "backend" else FRONT_END)

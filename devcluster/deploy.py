@@ -44,6 +44,24 @@ REQUEST_SECONDS = 5.0
 PULUMI_SECONDS = 1200.0
 
 
+def copy_program(root: Path, folder: Path, *more: str) -> None:
+    """Copy the program into a folder, which is made when it is not there; the copy runs with the same Python packages.
+
+    Args:
+        root: of the checkout.
+        folder: of the copy.
+        more: further files and folders of the checkout, such as `projects`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".venv").symlink_to(root / ".venv")
+    for part in (*PROGRAM_PARTS, *more):
+        source = root / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+
+
 @dataclass(frozen=True)
 class Row:
     """One project in the table.

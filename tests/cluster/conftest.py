@@ -14,6 +14,7 @@ import pytest
 from devcluster.instance import Instance
 from tests.cluster.embedded import TEST_ID, Cluster, devcluster, neighbour
 from tests.cluster.program import Program, purge
+from tests.cluster.releasing import Release
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -74,3 +75,12 @@ def program(deployed: tuple[Program, dict[str, str]]) -> Program:
     program, files = deployed
     program.settle(files)
     return program
+
+
+@pytest.fixture
+def release(program: Program) -> Iterator[Release]:
+    """The command `release` for the stack `test`; afterwards the stack file wants what runs, as other tests expect."""
+    command = Release(program)
+    yield command
+    command.wait_until_gone()
+    command("sync")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -57,10 +56,7 @@ class Program:
         root = cluster.instance.root
         if not folder.exists():
             (folder / "state").mkdir(parents=True)
-            (folder / ".venv").symlink_to(root / ".venv")
-            for part in (*deploy.PROGRAM_PARTS, "projects"):
-                copy = shutil.copytree if (root / part).is_dir() else shutil.copy
-                copy(root / part, folder / part)
+            deploy.copy_program(root, folder, "projects")
             for file in root.glob("Pulumi.*.yaml"):
                 own = str(cluster.instance.network.network_address).removesuffix("0")
                 (folder / file.name).write_text(file.read_text().replace(deploy.COMMITTED_NETWORK, own))

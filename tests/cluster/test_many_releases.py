@@ -4,7 +4,6 @@ Only `make soak` runs it: some ten minutes for each strategy, and more than 100,
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,18 +25,6 @@ FAST_REQUESTS = 12
 """To one that takes three seconds."""
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]
-
-
-@pytest.fixture
-def release(program: Program) -> Iterator[Release]:
-    """The command; afterwards the stack file wants what runs, and the strategies are as before."""
-    files = program.projects()
-    command = Release(program)
-    yield command
-    command.wait_until_gone()
-    command("sync")
-    program.restore_projects(files)
-    program.up()
 
 
 def requests_of(program: Program) -> list[Request]:

@@ -3,7 +3,6 @@
 import random
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,6 @@ REASON_SECONDS = 60.0
 that a pod is given to become ready."""
 KILLS = 5
 NO_CHANGES = "--expect-no-changes"
-
-
-@pytest.fixture
-def release(program: Program) -> Iterator[Release]:
-    """The command for the stack `test`; afterwards the stack file wants what runs, as other tests expect."""
-    command = Release(program)
-    yield command
-    command.wait_until_gone()
-    command("sync")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The commands of `release` beside deploy and rollback, on a real cluster, under load where they move traffic."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,6 @@ RATE = 50
 HEAD_START_SECONDS = 2.0
 
 pytestmark = pytest.mark.soak
-
-
-@pytest.fixture
-def release(program: Program) -> Iterator[Release]:
-    """The command for the stack `test`; afterwards the stack file wants what runs, as other tests expect."""
-    command = Release(program)
-    yield command
-    command.wait_until_gone()
-    command("sync")
 
 
 def wanted(program: Program, key: str) -> dict[str, object]:
