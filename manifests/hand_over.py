@@ -37,10 +37,11 @@ _CERTIFICATE_TICKS = 2 * _TICKS_PER_SECOND
 # away: two nodes would hold one address. Its files with process numbers stay too, and it would not start beside them.
 # Without a first answer about the proxy it would count as well.
 _AGENT = """\
-leave= told= held=" "
+leave= told= held=
 trap 'leave=yes' TERM
 tick() { $busybox usleep $tick; }
-holds() { $busybox ip -4 address show dev $interface | $busybox grep -qE ' ($pattern)/'; }
+here() { $busybox ip -4 address show dev $interface | $busybox grep -oE ' ($pattern)/'; }
+holds() { here > /dev/null; }
 let_in() { /usr/sbin/nft delete table ip package_platform_ingress 2>/dev/null; }
 let_in_later() {
   # A first packet that still comes here would be passed on, and refused if the next holder is not there yet.
@@ -71,18 +72,14 @@ table ip package_platform_passing {
 }
 END
 }
-forget() {
-  # As much for the connections that were cut off with the address: each leads to the proxy's pod of today.
-  for address in $addresses; do
-    if $busybox ip -4 address show dev $interface | $busybox grep -qF " $$address/"; then
-      case $$held in *" $$address "*) ;; *) held="$$held$$address " ;; esac
-    else
-      case $$held in *" $$address "*)
-        /usr/sbin/conntrack --delete --orig-dst "$$address" > /dev/null 2>&1
-        held=$${held%" $$address "*}" "$${held#*" $$address "} ;;
-      esac
-    fi
+forget() { /usr/sbin/conntrack --delete --orig-dst "$$1" > /dev/null 2>&1; }
+forget_what_left() {
+  # Connections that were cut off with their address would go on leading to the proxy's pod of that time.
+  now=$$(here)
+  for address in $$held; do
+    case $$now in *" $$address"*) ;; *) forget "$${address%/}" ;; esac
   done
+  held=$$now
 }
 still_open() { $busybox rm -f $folder/closing $check/leaving $check/left $check/over; }
 hand_over() {
@@ -101,10 +98,12 @@ hand_over() {
 
 waited=0
 while [ ! -e $check/proxy ] && [ "$$waited" -lt 50 ]; do waited=$$((waited + 1)); tick; done
-for address in $addresses; do $busybox ip address del "$$address/32" dev $interface 2>/dev/null; done
-let_in
 pass_on
-for address in $addresses; do /usr/sbin/conntrack --delete --orig-dst "$$address" > /dev/null 2>&1; done
+for address in $addresses; do
+  $busybox ip address del "$$address/32" dev $interface 2>/dev/null
+  forget "$$address"
+done
+let_in
 still_open
 $busybox rm -f /run/keepalived/*.pid
 "$$@" &
@@ -115,7 +114,7 @@ while kill -0 "$$program" 2>/dev/null; do
     kill -TERM "$$program"
     while kill -0 "$$program" 2>/dev/null; do tick; done
     let_in_later
-    forget
+    forget_what_left
     /usr/sbin/nft delete table ip package_platform_passing
     $busybox rm -f $folder/closing
     : > $check/over
@@ -132,7 +131,7 @@ while kill -0 "$$program" 2>/dev/null; do
     told=
     still_open
   fi
-  forget
+  forget_what_left
   tick
 done
 exit 1

@@ -185,7 +185,7 @@ class VipIngress(Frozen):
     """Before a VIP moves on purpose, its node's proxy ends every connection with the next answer for so long: clients
     that send something at least this often notice nothing. A VIP that moves because of a failure does not wait."""
     keepalived_image: SystemImage = "sys/keepalived:2.2.7-2"
-    """keepalived's image below the environment's registry, with ``busybox`` and ``nft`` in it."""
+    """keepalived's image below the environment's registry, with ``busybox``, ``nft`` and ``conntrack`` in it."""
     proxy: ProxySettings = ProxySettings()
     """The proxy."""
     tls: Tls | None = None

@@ -94,6 +94,12 @@ class Ingress:
         (pod,) = self.cluster.kubectl("get", "pods", NAMESPACE, selector, where, "--output=name").split()
         return pod
 
+    def tracked(self, node: Machine) -> list[str]:
+        """Return the connections to the first VIP that a node's kernel knows of, as its keepalived's image lists them."""
+        program = ("/usr/sbin/conntrack", "--dump", "--proto=tcp", f"--orig-dst={self.address}")
+        pod = self.pod(node, "keepalived")
+        return self.cluster.kubectl("exec", NAMESPACE, pod, "--container=keepalived", "--", *program).splitlines()
+
     def delete(self, node: Machine, name: str) -> None:
         """Delete a part's pod on a node, and wait until it has ended."""
         self.cluster.kubectl("delete", NAMESPACE, self.pod(node, name), "--wait", "--timeout=120s")

@@ -115,7 +115,11 @@ def test_a_rolling_update(ingress: Ingress, tmp_path: Path, name: str) -> None:
 def test_a_deleted_pod_of_the_holder(ingress: Ingress, tmp_path: Path, name: str) -> None:
     before = ingress.holder()
     assert_planned(ingress.under_load(tmp_path, lambda: ingress.delete(before, name), 5))
-    assert ingress.holder() != before
+    after = ingress.holder()
+    assert after != before
+    ingress.settle()
+    assert ingress.tracked(after), "or nothing would be seen"
+    assert ingress.tracked(before) == [], "a client's port that is used again would be taken for that of an old connection"
 
 
 def test_the_holder_leaves_for_maintenance_and_comes_back(ingress: Ingress, tmp_path: Path) -> None:
