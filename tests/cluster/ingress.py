@@ -95,7 +95,7 @@ class Ingress:
         return pod
 
     def tracked(self, node: Machine) -> list[str]:
-        """Return the connections to the first VIP that a node's kernel knows of, as its keepalived's image lists them."""
+        """Return the connections to the first VIP that a node's kernel knows of."""
         program = ("/usr/sbin/conntrack", "--dump", "--proto=tcp", f"--orig-dst={self.address}")
         pod = self.pod(node, "keepalived")
         return self.cluster.kubectl("exec", NAMESPACE, pod, "--container=keepalived", "--", *program).splitlines()

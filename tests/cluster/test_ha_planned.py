@@ -119,7 +119,7 @@ def test_a_deleted_pod_of_the_holder(ingress: Ingress, tmp_path: Path, name: str
     assert after != before
     ingress.settle()
     assert ingress.tracked(after), "or nothing would be seen"
-    assert ingress.tracked(before) == [], "a client's port that is used again would be taken for that of an old connection"
+    assert ingress.tracked(before) == [], "a port used again would be taken for an old connection"
 
 
 def test_the_holder_leaves_for_maintenance_and_comes_back(ingress: Ingress, tmp_path: Path) -> None:
