@@ -26,8 +26,13 @@ from devcluster.tooltable import KUBERNETES_PROVIDER, PULUMI
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-DEFAULT_ID = 6
+NUMBERS = (6, 3)
+"""Which clusters are tried, when none is asked for: not those of the tests."""
 LARGEST = 999
+InstanceId = Annotated[
+    int | None,
+    typer.Option("--id", min=0, max=MAXIMUM_ID, help="Number of the cluster; without it, one that is free."),
+]
 HELP = """Time `pulumi preview` and `pulumi up` of one project's new tag in small and large stacks, beside kubectl.
 
 It brings up an embedded cluster of its own (root on Linux) and removes it at the end; one that is up already is used
@@ -42,9 +47,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         Path | None,
         typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Another pulumi-resource-kubernetes."),
     ] = None,
-    instance_id: Annotated[
-        int, typer.Option("--id", min=0, max=MAXIMUM_ID, help="Number of the cluster.")
-    ] = DEFAULT_ID,
+    instance_id: InstanceId = None,
     *,
     pods: Annotated[bool, typer.Option(help="Time the release with two real pods as well.")] = True,
     write: Annotated[bool, typer.Option("--write", help="Put the tables into docs/benchmarks.md.")] = False,
@@ -54,7 +57,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     counts = parse_sizes(sizes)
     progress = Progress()
     load = os.getloadavg()[0]
-    with running_cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
+    with running_cluster(instance_id, progress, keep=keep) as instance:
         workspace = Workspace.create(instance, provider)
         with progress.step("stack init"):
             workspace.init()
@@ -81,8 +84,14 @@ def parse_sizes(text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def running_cluster(instance: Instance, progress: Progress, *, keep: bool) -> Generator[Instance]:
-    """Have the cluster up meanwhile; one that was there before stays."""
+def running_cluster(number: int | None, progress: Progress, *, keep: bool) -> Generator[Instance]:
+    """Have the cluster of that number up meanwhile, or a free one; one that was there before stays.
+
+    Raises:
+        Refused: This machine cannot carry it.
+        SetupError: Something did not come up.
+    """
+    instance = cluster.reserve(ROOT, NUMBERS if number is None else [number])
     was_there = instance.kubeconfig.exists()
     try:
         cluster.up(instance, progress)

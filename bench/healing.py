@@ -16,14 +16,14 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from bench.__main__ import DOCUMENT, ROOT, running_cluster
+from bench.__main__ import DOCUMENT, InstanceId, running_cluster
 from bench.command_line import execute
 from bench.healing_figures import BEGIN, END, Healed, Outcome, render
 from bench.ingress_figures import Circumstances
 from bench.report import MarkersMissingError, replace_section
 from devcluster import commands, kubectl
 from devcluster.failure import SetupError
-from devcluster.instance import KUBERNETES_VERSION, MAXIMUM_ID, Instance, Machine
+from devcluster.instance import KUBERNETES_VERSION, Machine
 from devcluster.progress import Progress
 from devcluster.tooltable import TRAEFIK
 from tests.cluster.embedded import Cluster
@@ -31,7 +31,6 @@ from tests.cluster.healing import CONTAINERD, KUBELET, App, Healing, incarnation
 from tests.cluster.load import Load, Request
 from tests.cluster.program import Program, purge
 
-DEFAULT_ID = 6
 PROJECT = "SJZY.Package.Output.Api"
 NAME = "sjzy-package-output-api"
 PLAIN = "plain"
@@ -267,9 +266,7 @@ def plain_objects(image: str, host: str) -> list[dict[str, Any]]:
 
 
 def run(
-    instance_id: Annotated[
-        int, typer.Option("--id", min=0, max=MAXIMUM_ID, help="Number of the cluster.")
-    ] = DEFAULT_ID,
+    instance_id: InstanceId = None,
     *,
     write: Annotated[bool, typer.Option("--write", help="Put the table into docs/benchmarks.md.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster up.")] = False,
@@ -279,7 +276,7 @@ def run(
     load = os.getloadavg()[0]
     outcomes: list[Outcome] = []
     report = ""
-    with running_cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
+    with running_cluster(instance_id, progress, keep=keep) as instance:
         folder = instance.state / "bench-healing"
         shutil.rmtree(folder, ignore_errors=True)
         cluster = Cluster(instance)

@@ -16,13 +16,13 @@ import httpx
 import typer
 import yaml
 
-from bench.__main__ import DOCUMENT, ROOT, running_cluster
+from bench.__main__ import DOCUMENT, InstanceId, running_cluster
 from bench.command_line import execute
 from bench.ingress_figures import BEGIN, END, Circumstances, Lost, Outcome, render
 from bench.report import MarkersMissingError, replace_section
 from devcluster import commands, kubectl, machine
 from devcluster.failure import SetupError
-from devcluster.instance import KUBERNETES_VERSION, MAXIMUM_ID, Instance, Machine
+from devcluster.instance import KUBERNETES_VERSION, Machine
 from devcluster.keepalived import VERSION as KEEPALIVED
 from devcluster.progress import Progress
 from devcluster.tooltable import TRAEFIK
@@ -31,7 +31,6 @@ from tests.cluster.ingress import HEAD_START_SECONDS, NAMESPACE, PROJECT, RATE, 
 from tests.cluster.load import Load, Request, Results
 from tests.cluster.program import Program, purge
 
-DEFAULT_ID = 6
 SINGLE_PORT = 8081
 """The single proxy's: 80 is taken on every node."""
 SINGLE = "single-proxy"
@@ -205,9 +204,7 @@ def lost(results: Results) -> Lost:
 
 
 def run(
-    instance_id: Annotated[
-        int, typer.Option("--id", min=0, max=MAXIMUM_ID, help="Number of the cluster.")
-    ] = DEFAULT_ID,
+    instance_id: InstanceId = None,
     *,
     write: Annotated[bool, typer.Option("--write", help="Put the table into docs/benchmarks.md.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster up.")] = False,
@@ -216,7 +213,7 @@ def run(
     progress = Progress()
     load = os.getloadavg()[0]
     outcomes: list[Outcome] = []
-    with running_cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
+    with running_cluster(instance_id, progress, keep=keep) as instance:
         folder = instance.state / "bench-ingress"
         shutil.rmtree(folder, ignore_errors=True)
         cluster = Cluster(instance)

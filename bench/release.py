@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench.__main__ import DOCUMENT, ROOT, parse_sizes, running_cluster
+from bench.__main__ import DOCUMENT, InstanceId, parse_sizes, running_cluster
 from bench.checkpoint import SMALLEST
 from bench.command_line import EXIT_FAILED, execute
 from bench.contest import Contest, argo_controller
@@ -26,11 +26,10 @@ from bench.report import MarkersMissingError, replace_section
 from bench.workspace import CommandError, Workspace
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
-from devcluster.instance import KUBERNETES_VERSION, MAXIMUM_ID, Instance
+from devcluster.instance import KUBERNETES_VERSION
 from devcluster.progress import Progress
 from devcluster.tooltable import ARGO_ROLLOUTS, HELM, KUBERNETES_PROVIDER, PULUMI
 
-DEFAULT_ID = 6
 NO_SIZES = "none"
 HELP = """Time a release and a way back by `release`, kubectl, Helm 4 and Argo Rollouts, with the same pods.
 
@@ -93,9 +92,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         Path | None,
         typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Another pulumi-resource-kubernetes."),
     ] = None,
-    instance_id: Annotated[
-        int, typer.Option("--id", min=0, max=MAXIMUM_ID, help="Number of the cluster.")
-    ] = DEFAULT_ID,
+    instance_id: InstanceId = None,
     write: Annotated[bool, typer.Option("--write", help="Put the tables into docs/benchmarks.md.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster up.")] = False,
 ) -> None:
@@ -104,7 +101,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     progress = Progress()
     about = _circumstances(rate, rounds, provider)
     findings = Findings(Report(about, ()), write)
-    with running_cluster(Instance(instance_id, ROOT), progress, keep=keep) as instance:
+    with running_cluster(instance_id, progress, keep=keep) as instance:
         with findings.part("the contest"):
             hold_contest(Contest.create(instance, progress, rate, provider), taking_part, rounds, findings)
         findings.save()

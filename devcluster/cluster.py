@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,34 @@ def up(instance: Instance, progress: Progress, *, bare: bool = False) -> None:
                 # Not waited for: a claim waits for it, and most projects have none.
                 addons.apply(instance, [addons.LOCAL_PATH])
                 readiness.wait_for_addons(instance, progress)
+
+
+def reserve(root: Path, numbers: Iterable[int], *, more: int = 0) -> Instance:
+    """Take the first of several numbers that can be had, for a program that does not care which: tests, benchmarks.
+
+    `down` gives it back, also when it was never up.
+
+    Args:
+        root: the repository's root.
+        numbers: the numbers to choose from, the best first; one that this checkout has already can be had.
+        more: how many numbers after it have to be free as well.
+
+    Raises:
+        Refused: none can be had, with the reasons of each.
+    """
+    problems: list[str] = []
+    for number in numbers:
+        instance = Instance(number, root)
+        try:
+            for distance in range(more + 1):
+                preflight.check(instance.neighbour(distance))
+            _clear_orphan(instance)
+            host.claim(instance)
+        except Refused as refused:
+            problems += refused.problems
+        else:
+            return instance
+    raise Refused(list(dict.fromkeys(problems)))
 
 
 def down(instance: Instance, progress: Progress, *, wipe: bool = False) -> None:

@@ -74,6 +74,10 @@ class Instance:
             raise ValueError(f"instance id {self.id} is not allowed: choose 0 to {MAXIMUM_ID}")
         object.__setattr__(self, "state", self.root / ".dev" / "instances" / str(self.id))
 
+    def neighbour(self, distance: int) -> "Instance":
+        """Return the instance that is so many numbers further on; after 9 comes 0."""
+        return Instance((self.id + distance) % (MAXIMUM_ID + 1), self.root)
+
     @property
     def binaries(self) -> Path:
         """Where the toolchain links its programs by their plain names."""

@@ -1,6 +1,7 @@
 """The embedded cluster for tests: one for the whole session, and a spare number for what is taken apart.
 
-`PACKAGE_PLATFORM_TEST_ID` chooses the instance (default 7; the two after it are used as well).
+`PACKAGE_PLATFORM_TEST_ID` chooses the instance (the two after it are used as well); without it, it is the first that
+no other checkout has, so that two runs on one machine do not meet.
 `PACKAGE_PLATFORM_TEST_KEEP=1` leaves the session's cluster up and takes it as it is the next time.
 """
 
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from devcluster.cluster import reserve
 from devcluster.instance import Instance
-from tests.cluster.embedded import TEST_ID, Cluster, devcluster, neighbour
+from tests.cluster.embedded import Cluster, devcluster
 from tests.cluster.program import Program, purge
 from tests.cluster.releasing import Release
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+NUMBERS = (7, 4, 1)
 KEEP = os.environ.get("PACKAGE_PLATFORM_TEST_KEEP") == "1"
 
 
@@ -32,21 +35,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A whole embedded cluster: three nodes, DNS, ingress, registry with the sample images."""
-    instance = Instance(TEST_ID, ROOT)
+def reserved() -> Iterator[Instance]:
+    """The session's number, with two more after it; nothing is up yet."""
+    wanted = os.environ.get("PACKAGE_PLATFORM_TEST_ID")
+    instance = reserve(ROOT, [int(wanted)] if wanted else NUMBERS, more=2)
     try:
-        devcluster(instance, "up")
-        yield Cluster(instance)
+        yield instance
     finally:
         if not KEEP:
             devcluster(instance, "down", "--wipe")
 
 
+@pytest.fixture(scope="session")
+def cluster(reserved: Instance) -> Cluster:
+    """A whole embedded cluster: three nodes, DNS, ingress, registry with the sample images."""
+    devcluster(reserved, "up")
+    return Cluster(reserved)
+
+
 @pytest.fixture
-def spare() -> Iterator[Instance]:
+def spare(reserved: Instance) -> Iterator[Instance]:
     """A number for a test that brings its own cluster up and down; nothing is left of it."""
-    instance = neighbour(Instance(TEST_ID, ROOT), 1)
+    instance = reserved.neighbour(1)
     devcluster(instance, "down", "--wipe")
     try:
         yield instance

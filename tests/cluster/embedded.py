@@ -10,15 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from devcluster import environment, kubectl
-from devcluster.instance import MAXIMUM_ID, Instance
+from devcluster.instance import Instance
 
 COMMAND_SECONDS = 600.0
-TEST_ID = int(os.environ.get("PACKAGE_PLATFORM_TEST_ID", "7"))
-
-
-def neighbour(instance: Instance, distance: int) -> Instance:
-    """Return another instance, so many numbers further on."""
-    return Instance((instance.id + distance) % (MAXIMUM_ID + 1), instance.root)
 
 
 def devcluster(instance: Instance, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ from devcluster.instance import Instance
 from devcluster.progress import Progress
 from manifests.ack_cluster import ack_cluster
 from settings import read_stack_file
-from tests.cluster.cloud import ROOT, change, changed, counts, variables
-from tests.cluster.embedded import TEST_ID, Cluster
+from tests.cluster.cloud import change, changed, counts, variables
+from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program
 from tests.conftest import committed_stack
 
@@ -33,13 +33,13 @@ KUBECONFIG = {
 
 
 @pytest.fixture(scope="module")
-def prod(tmp_path_factory: pytest.TempPathFactory) -> Program:
+def prod(reserved: Instance, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """The stack without projects, and nothing made yet."""
     toolchain.ensure(TOOLS, Progress())
     folder = tmp_path_factory.mktemp("prod")
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(KUBECONFIG))
-    cluster = Cluster(Instance(TEST_ID, ROOT))
+    cluster = Cluster(reserved)
     more = {**variables(cluster.env["PATH"], folder / "cloud", kubeconfig), "PULUMI_CONFIG_PASSPHRASE": "x"}
     program = Program.create(cluster, folder / "copy", "prod", more)
     environment = read_stack_file(program.folder, "prod")["environment"]

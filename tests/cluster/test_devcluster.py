@@ -14,7 +14,7 @@ import pytest
 
 from devcluster import kubectl, machine, processes, readiness, snapshot
 from devcluster.instance import Instance
-from tests.cluster.embedded import Cluster, devcluster, neighbour
+from tests.cluster.embedded import Cluster, devcluster
 
 
 def wait_until(what: str, check: Callable[[], bool], seconds: float) -> float:
@@ -101,7 +101,7 @@ def test_leak_check_sees_a_link_and_a_process_that_stay(spare: Instance) -> None
 
 
 def test_refuses_a_bridge_and_a_network_that_are_taken(spare: Instance) -> None:
-    taken = neighbour(spare, 1)
+    taken = spare.neighbour(1)
     with strange_link(taken.bridge), strange_link("ppother", str(taken.network[77]) + "/25"):
         refused = devcluster(taken, "up", "--bare", check=False)
         devcluster(taken, "down")

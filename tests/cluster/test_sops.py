@@ -11,7 +11,6 @@ from devcluster.instance import Instance
 from devcluster.progress import Progress
 from model.sops import encrypted_values
 from sops import SopsError, decrypt
-from tests.cluster.embedded import TEST_ID
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -27,7 +26,7 @@ FILES = {
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Files of three keys with who they are."""
     toolchain.ensure(["sops", "age-keygen"], Progress(quiet=True))
-    path = [*environment.path_entries(Instance(TEST_ID, ROOT)), os.environ["PATH"]]
+    path = [*environment.path_entries(Instance(0, ROOT)), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     found: dict[str, str] = {}
     for name in ("one", "other", "stranger"):

@@ -23,7 +23,6 @@ import pytest
 from devcluster import environment, toolchain
 from devcluster.instance import Instance
 from devcluster.progress import Progress
-from tests.cluster.embedded import TEST_ID
 from tests.cluster.leaks import files_below, leaks
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +97,7 @@ def local(tmp_path: Path) -> Stack:
     (folder / ".venv").symlink_to(ROOT / ".venv")
     (folder / "Pulumi.yaml").write_text("name: small\nruntime: {name: python, options: {virtualenv: .venv}}\n")
     (folder / "__main__.py").write_text(PROGRAM)
-    path = os.pathsep.join([*environment.path_entries(Instance(TEST_ID, ROOT)), os.environ["PATH"]])
+    path = os.pathsep.join([*environment.path_entries(Instance(0, ROOT)), os.environ["PATH"]])
     variables = {
         **os.environ,
         "PATH": path,

@@ -12,7 +12,19 @@ import pytest
 import yaml
 from cryptography import x509
 
-from devcluster import addons, environment, host, node, node_init, pki, preflight, processes, readiness, snapshot
+from devcluster import (
+    addons,
+    cluster,
+    environment,
+    host,
+    node,
+    node_init,
+    pki,
+    preflight,
+    processes,
+    readiness,
+    snapshot,
+)
 from devcluster.errors import Refused
 from devcluster.instance import Instance, UnknownMachineError
 from devcluster.progress import Progress
@@ -215,6 +227,30 @@ def test_a_number_that_another_checkout_has_is_refused_until_that_is_deleted(tmp
     host.release(ours, host.orphan_of(ours))
     host.claim(ours)
     assert host.owner_of(ours) == str(ours.state)
+
+
+@pytest.mark.usefixtures("sysctls")
+def test_who_does_not_care_gets_the_first_number_that_is_free_with_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ownership_alone(instance: Instance) -> None:
+        owner = host.owner_of(instance)
+        if owner not in (None, str(instance.state)):
+            raise Refused([host.taken_message(instance, str(owner))])
+
+    monkeypatch.setattr(preflight, "check", ownership_alone)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    program = theirs / "devcluster" / "__main__.py"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    assert cluster.reserve(theirs, (7, 4), more=2).id == 7
+    assert cluster.reserve(theirs, (7, 4), more=2).id == 7, "what one has already can be had"
+    assert cluster.reserve(ours, (6, 7, 8, 3), more=2).id == 8, "6 has 7 after it, and after 9 comes 0"
+    with pytest.raises(Refused) as refused:
+        cluster.reserve(ours, (7, 6), more=1)
+    assert len(refused.value.problems) == 1, "both for the same reason"
+    host.release(Instance(7, theirs))
+    assert cluster.reserve(ours, (7,), more=1).id == 7
 
 
 def test_a_record_of_an_earlier_boot_counts_as_absent(tmp_path: Path, sysctls: dict[str, str]) -> None:
