@@ -1,7 +1,8 @@
 """Running other programs: their output is kept, and what they said is part of the error when they fail."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from devcluster.failure import SetupError
 
@@ -9,26 +10,40 @@ TIMEOUT_SECONDS = 120.0
 TAIL_CHARACTERS = 2000
 
 
-def run(command: Sequence[str], *, text: str = "", timeout: float = TIMEOUT_SECONDS) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    text: str = "",
+    timeout: float = TIMEOUT_SECONDS,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
     """Run a program and return what it wrote to standard output.
 
     Args:
         command: its argument list; never put a secret there.
         text: given to its standard input.
         timeout: in seconds; it is killed then.
+        env: its whole environment, or nothing for this process' own.
+        folder: where it runs, or nothing for where this process does.
 
     Raises:
         SetupError: it failed, took too long, or is not installed.
     """
-    finished = attempt(command, text=text, timeout=timeout)
+    finished = attempt(command, text=text, timeout=timeout, env=env, folder=folder)
     if finished.returncode != 0:
-        said = (finished.stderr or finished.stdout).strip()
+        said = (finished.stdout + finished.stderr).strip()
         raise SetupError(f"`{_short(command)}` failed (exit code {finished.returncode})", said[-TAIL_CHARACTERS:])
     return finished.stdout
 
 
 def attempt(
-    command: Sequence[str], *, text: str = "", timeout: float = TIMEOUT_SECONDS
+    command: Sequence[str],
+    *,
+    text: str = "",
+    timeout: float = TIMEOUT_SECONDS,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program whose failure is an answer too.
 
@@ -37,7 +52,15 @@ def attempt(
     """
     try:
         return subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=timeout, check=False, errors="replace"
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            errors="replace",
+            env=env,
+            cwd=folder,
         )
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"`{_short(command)}` did not end within {timeout:.0f} s") from error

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from devcluster.failure import SetupError
+from devcluster import commands
 
 SAMPLE = Path(__file__).parent / "samples" / "config"
 _GIT_SECONDS = 60.0
@@ -42,13 +41,4 @@ def ensure_repository(folder: Path) -> Path:
 
 def _git(folder: Path, *words: str) -> None:
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    finished = subprocess.run(
-        ["git", "-C", str(folder), *words],
-        env={**own, **_FIXED},
-        capture_output=True,
-        text=True,
-        timeout=_GIT_SECONDS,
-        check=False,
-    )
-    if finished.returncode:
-        raise SetupError(f"git {words[0]} in {folder} failed: {finished.stderr.strip()}")
+    commands.run(["git", *words], timeout=_GIT_SECONDS, env={**own, **_FIXED}, folder=folder)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-from devcluster import deploy, images, machine, pki, processes
+from devcluster import commands, deploy, images, machine, pki, processes
 from devcluster.configuration import SAMPLE
 from devcluster.failure import SetupError
 from devcluster.gitea import Gitea
@@ -359,19 +359,7 @@ class Demo:
         return self._run(["pulumi", *words, "--non-interactive"], self.program)
 
     def _run(self, line: list[str], folder: Path) -> str:
-        finished = subprocess.run(
-            line,
-            cwd=folder,
-            env=self._variables(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if finished.returncode:
-            raise SetupError(f"`{' '.join(line[:4])} …` failed", (finished.stdout + finished.stderr)[-4000:])
-        return finished.stdout
+        return commands.run(line, timeout=COMMAND_SECONDS, env=self._variables(), folder=folder)
 
 
 _AUTHOR = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devcluster import configuration, environment
+from devcluster import commands, configuration, environment
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import Instance
@@ -195,11 +195,8 @@ def _pulumi(root: Path, process_environment: Mapping[str, str], arguments: tuple
 def _ready_pods(process_environment: Mapping[str, str]) -> dict[str, str]:
     """Return `namespace/Gitea project/slot` → `ready/wanted` pods."""
     command = ["kubectl", "get", "deployments", "--all-namespaces", "--output=json"]
-    finished = subprocess.run(command, env=process_environment, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        raise SetupError("`kubectl get deployments` failed", finished.stderr.strip())
     found: dict[str, str] = {}
-    for item in json.loads(finished.stdout)["items"]:
+    for item in json.loads(commands.run(command, env=process_environment))["items"]:
         metadata = item["metadata"]
         project = metadata.get("annotations", {}).get("package-platform/gitea-project")
         if project:

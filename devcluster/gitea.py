@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from devcluster import machine, pki, processes
+from devcluster import commands, machine, pki, processes
 from devcluster.failure import SetupError
 from devcluster.progress import Progress
 from devcluster.toolchain import build, find
@@ -121,18 +121,7 @@ class Gitea:
         pki.write_private(self.token_file, token.split()[-1].encode())
 
     def _command(self, program: Path, *words: str) -> str:
-        finished = subprocess.run(
-            self._line(program, *words),
-            env=self._variables(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if finished.returncode:
-            raise SetupError(f"`gitea {words[0]}` failed", (finished.stdout + finished.stderr)[-2000:])
-        return finished.stdout
+        return commands.run(self._line(program, *words), timeout=COMMAND_SECONDS, env=self._variables())
 
     def _line(self, program: Path, *words: str) -> list[str]:
         data = self.folder / "data"
