@@ -26,7 +26,9 @@ from model.stack import Application
 _TEMPORARY_BYTES = "64Mi"
 _LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 """Taints of a node that does not report; a pod without tolerations of its own gets some of 300 s."""
-_REVISIONS_KEPT = 3
+_REVISIONS_KEPT = 0
+"""A way back is a release of its own. If its ReplicaSet were still there, empty, Pulumi's wait would take it for ready
+before it has a pod (``checkReplicaSetStatus`` in ``provider/pkg/await/deployment.go`` of pulumi-kubernetes)."""
 _REVISION_LENGTH = 10
 
 Container = Callable[[Application], Manifest]

@@ -112,7 +112,7 @@ def test_a_class_that_the_cluster_lacks_stops_everything_before_a_change(program
     write(program, TASK, {"name": "files", "size": "64Mi", "mount": "/files", "class": "shared"})
     refused = program.preview(check=False)
     assert refused.returncode != 0
-    assert "resource 'nfs' does not exist" in refused.stdout
+    assert "resource 'nfs' does not exist" in refused.stdout + refused.stderr
     assert program.identities(OTHERS) == before
 
 
