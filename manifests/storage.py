@@ -19,6 +19,7 @@ from model.storage import (
 )
 
 _NFS_PROVISIONER = "nfs.csi.k8s.io"
+_REVISIONS_KEPT = 3
 
 
 def claims(application: Application, environment: Environment) -> tuple[Manifest, ...]:
@@ -125,7 +126,7 @@ def as_stateful_set(application: Application, environment: Environment, deployme
         "kind": "StatefulSet",
         "spec": {
             "replicas": spec["replicas"],
-            "revisionHistoryLimit": spec["revisionHistoryLimit"],
+            "revisionHistoryLimit": _REVISIONS_KEPT,
             "minReadySeconds": spec["minReadySeconds"],
             "serviceName": application.name,
             "podManagementPolicy": "Parallel",
