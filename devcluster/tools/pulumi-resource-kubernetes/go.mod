@@ -6,6 +6,9 @@ replace vbom.ml/util => github.com/fvbommel/util v0.0.0-20160121211510-db5cfe13f
 
 require github.com/pulumi/pulumi-kubernetes/provider/v2 v2.0.0
 
+// The provider asks for Kubernetes 0.17.0, whose discovery client waits between its requests: some three seconds in
+// every `up` that changes something. 0.17.17 sends them at once (https://github.com/kubernetes/kubernetes/issues/86149).
+
 require (
 	cloud.google.com/go v0.53.0 // indirect
 	github.com/Azure/go-autorest v14.2.0+incompatible // indirect
@@ -25,7 +28,7 @@ require (
 	github.com/davecgh/go-spew v1.1.1 // indirect
 	github.com/djherbis/times v1.2.0 // indirect
 	github.com/emirpasic/gods v1.12.0 // indirect
-	github.com/evanphx/json-patch v4.2.0+incompatible // indirect
+	github.com/evanphx/json-patch v4.9.0+incompatible // indirect
 	github.com/go-openapi/jsonpointer v0.19.3 // indirect
 	github.com/go-openapi/jsonreference v0.19.3 // indirect
 	github.com/go-openapi/spec v0.19.3 // indirect
@@ -85,12 +88,12 @@ require (
 	gopkg.in/src-d/go-git.v4 v4.13.1 // indirect
 	gopkg.in/warnings.v0 v0.1.2 // indirect
 	gopkg.in/yaml.v2 v2.2.8 // indirect
-	k8s.io/api v0.17.0 // indirect
-	k8s.io/apimachinery v0.17.0 // indirect
-	k8s.io/client-go v0.17.0 // indirect
+	k8s.io/api v0.17.17 // indirect
+	k8s.io/apimachinery v0.17.17 // indirect
+	k8s.io/client-go v0.17.17 // indirect
 	k8s.io/klog v1.0.0 // indirect
-	k8s.io/kube-openapi v0.0.0-20191107075043-30be4d16710a // indirect
-	k8s.io/kubectl v0.17.0 // indirect
+	k8s.io/kube-openapi v0.0.0-20200410145947-bcb3869e6f29 // indirect
+	k8s.io/kubectl v0.17.17 // indirect
 	k8s.io/utils v0.0.0-20191114184206-e782cd3c129f // indirect
 	sigs.k8s.io/yaml v1.1.0 // indirect
 	sourcegraph.com/sourcegraph/appdash v0.0.0-20190731080439-ebfcffb1b5c0 // indirect
