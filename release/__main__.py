@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ from release.change import Options
 from release.diagnosis import Limits
 from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
 from release.inputs import Program
+from release.language_host import Ahead
 from release.migrations import Leave
+from release.pulumi import Pulumi
 from release.screen import Screen
 
 HELP = f"""Releases one project, safely beside other jobs: deploy, roll back, and see what runs.
@@ -181,6 +184,12 @@ def _session(stack: str, cwd: Path, config_file: Path | None, screen: Screen, **
     return commands.Session(program, screen, Options(**options))
 
 
+def _changing(stack: str, cwd: Path, config_file: Path | None, screen: Screen, **options: Any) -> commands.Session:
+    """Return the session of a command that is going to run the program, which is loaded meanwhile."""
+    session = _session(stack, cwd, config_file, screen, **options)
+    return replace(session, ahead=Ahead(Pulumi(session.program).load_program()))
+
+
 @app.command(help=DEPLOY)
 def deploy(  # noqa: PLR0913 - the options of a command
     project: Project,
@@ -204,7 +213,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Release a tag."""
     limits = Limits(unschedulable=unschedulable, unready=unready)
-    session = _session(
+    session = _changing(
         stack,
         cwd,
         config_file,
@@ -240,7 +249,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
     """Go back."""
     if whole == bool(project) or whole != bool(to_update):
         raise typer.BadParameter("name a PROJECT, or --all with --to-update")
-    session = _session(
+    session = _changing(
         stack,
         cwd,
         config_file,
@@ -372,7 +381,7 @@ def start_canary(  # noqa: PLR0913 - the options of a command
         wish = CanaryWish(tag=tag, weight=weight, header=header or None)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
-    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    session = _changing(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
     if steps:
         rule = Rule(max_error_rate, max_p99, min_requests)
         raise typer.Exit(climb.run(session, project, wish, climb.Steps(weights(steps), pause, rule)))
@@ -391,7 +400,7 @@ def promote(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Give a canary all traffic."""
-    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    session = _changing(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
     raise typer.Exit(canary.promote(session, project))
 
 
@@ -407,7 +416,7 @@ def abort(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Take all traffic from a canary."""
-    session = _session(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    session = _changing(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
     raise typer.Exit(canary.abort(session, project))
 
 

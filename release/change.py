@@ -28,6 +28,7 @@ from release.errors import InterruptedRunError, LockedError
 from release.events import Event, is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
+from release.language_host import Ahead
 from release.migrations import MigrationWatch, failed_jobs, known_uids, migrates, with_what_ran
 from release.objects import Object, inner, name_of
 from release.pending import CREATING, completed, pending, to_read
@@ -178,7 +179,9 @@ class Signals:
 class Changer:
     """Changes one stack."""
 
-    def __init__(self, program: Program, cluster: Cluster, screen: Screen, options: Options) -> None:
+    def __init__(
+        self, program: Program, cluster: Cluster, screen: Screen, options: Options, ahead: Ahead | None = None
+    ) -> None:
         """Prepare it; nothing is asked yet.
 
         Args:
@@ -186,8 +189,10 @@ class Changer:
             cluster: Where it runs.
             screen: Is told everything.
             options: How to go about it.
+            ahead: The program, where its loading was begun.
         """
         self._program = program
+        self._ahead = ahead or Ahead()
         self._pulumi = Pulumi(program)
         self._cluster = cluster
         self._screen = screen
@@ -209,6 +214,7 @@ class Changer:
 
         def wait(holder: str) -> bool:
             self._signals.check("nothing was changed")
+            self._ahead.drop()
             self._screen.waiting(f"waits for {holder}")
             time.sleep(POLL_SECONDS)
             return time.monotonic() < deadline
@@ -302,7 +308,7 @@ class Changer:
         return ["--refresh", *(f"--target={urn}" for urn in urns)] if urns else []
 
     def _watch(self, command: Command, watched: Watched | None) -> Attempt:
-        with self._pulumi.start(command, self._held) as run:
+        with self._pulumi.start(command, self._held, self._ahead.take()) as run:
             watch = _Watch(self._cluster, self._screen, self._options.limits, watched)
             details = self._follow(run, watch)
             watch.events(run)
@@ -458,6 +464,7 @@ class Changer:
             raise LockedError(
                 f"the stack is locked by {holders}; if that is gone: release unlock -s {self._program.stack}"
             )
+        self._ahead.drop()
         self._screen.waiting(f"waits for the lock of {holders}")
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads retries
 

@@ -7,7 +7,7 @@ import pwd
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from release.diagnosis import ready_text
 from release.drift import drifted_slots
 from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
 from release.inputs import ALLOW_OLDER, CONFIG_REVISIONS, TAGS, Program
+from release.language_host import Ahead
 from release.migrations import Leave
 from release.objects import name_of
 from release.pulumi import Pulumi
@@ -42,11 +43,13 @@ class Session:
         program: The stack.
         screen: For people and programs.
         options: How a change is made.
+        ahead: The program, where its loading was begun.
     """
 
     program: Program
     screen: Screen
     options: Options
+    ahead: Ahead = field(default_factory=Ahead)
 
     def cluster(self) -> Cluster:
         """Return the cluster that the stack's files and the environment name."""
@@ -54,7 +57,7 @@ class Session:
 
     def changer(self, cluster: Cluster, message: str) -> Changer:
         """Return what changes the stack, for a reason."""
-        return Changer(self.program, cluster, self.screen, replace(self.options, message=message))
+        return Changer(self.program, cluster, self.screen, replace(self.options, message=message), self.ahead)
 
 
 def live_pods(cluster: Cluster, application: Application, record: Record) -> str:

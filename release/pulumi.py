@@ -22,9 +22,11 @@ from typing import Any, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from model.release import INSTRUCTION_VARIABLE, Instruction
+from release import language_host
 from release.errors import PulumiError, RefusedError
 from release.events import Event, parse_event
 from release.inputs import Program
+from release.language_host import LanguageHost
 from release.objects import Object, inner, items
 
 MARK_VARIABLE = "PACKAGE_PLATFORM_RELEASE_RUN"
@@ -37,6 +39,8 @@ _AUTOMATION = {
 }
 _GUARD = Path(__file__).with_name("guard.py")
 _ALWAYS = ("--non-interactive", "--color=never")
+PROGRAM_COMMANDS = ("up", "preview")
+"""Those that run the program."""
 _UP = ("--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--exec-kind=auto.local")
 
 
@@ -160,14 +164,19 @@ class Pulumi:
         content = cast("Object", json.loads(stored)) if stored else self.state()
         return inner(content, "checkpoint", "latest") or inner(content, "deployment")
 
-    def start(self, command: Command, held: Sequence[int] = ()) -> Run:
+    def load_program(self) -> LanguageHost | None:
+        """Start to load the program for a run that follows; None where Pulumi's own language host is to do it."""
+        return language_host.start(self.program, self.variables)
+
+    def start(self, command: Command, held: Sequence[int] = (), loaded: LanguageHost | None = None) -> Run:
         """Start a command that changes something.
 
         Args:
             command: What to run.
             held: Descriptors of locks, which stay held until nothing of the command is left.
+            loaded: The program, if its loading was begun before; it ends with the run.
         """
-        return Run(self, command, held)
+        return Run(self, command, held, loaded)
 
 
 @dataclass(frozen=True)
@@ -205,7 +214,9 @@ def up(config: str, message: str, instruction: Instruction | None = None, urn: s
 class Run:
     """A running command of pulumi; used as a context, nothing of it is left afterwards."""
 
-    def __init__(self, pulumi: Pulumi, command: Command, held: Sequence[int]) -> None:
+    def __init__(
+        self, pulumi: Pulumi, command: Command, held: Sequence[int], loaded: LanguageHost | None = None
+    ) -> None:
         """Start it; see ``Pulumi.start``."""
         self._folder = Path(tempfile.mkdtemp(prefix="package-platform-release-"))
         config = self._folder / "stack.yaml"
@@ -218,10 +229,26 @@ class Run:
         self._read_to = 0
         line = ["pulumi", *command.words, *_ALWAYS, f"--stack={pulumi.program.stack}"]
         line += [f"--config-file={config}", f"--event-log={self._events}"]
-        variables = {**pulumi.variables, MARK_VARIABLE: pulumi.key}
+        told: dict[str, str] = {}
         if command.instruction:
-            variables[INSTRUCTION_VARIABLE] = command.instruction.model_dump_json(exclude_none=True)
+            told[INSTRUCTION_VARIABLE] = command.instruction.model_dump_json(exclude_none=True)
+        self._program = self._served(pulumi, command, loaded)
+        if self._program:
+            self._program.tell(told)
+            line.append(f"--client={self._program.address}")
+            held = (*held, self._program.descriptor)
+        variables = {**pulumi.variables, **told, MARK_VARIABLE: pulumi.key}
         self._control, self._process = self._launch(line, pulumi.program.folder, variables, held)
+
+    @staticmethod
+    def _served(pulumi: Pulumi, command: Command, loaded: LanguageHost | None) -> LanguageHost | None:
+        """Return the program, loaded far enough to be called; None where Pulumi's own language host is to load it."""
+        runs = command.words[0] in PROGRAM_COMMANDS
+        host = loaded or (pulumi.load_program() if runs else None)
+        if host and not (runs and host.serves()):
+            host.close()
+            return None
+        return host
 
     def _launch(
         self, line: Sequence[str], folder: Path, variables: Mapping[str, str], held: Sequence[int]
@@ -251,6 +278,8 @@ class Run:
         if self._process.poll() is None:
             self.kill()
         self._process.wait()
+        if self._program:
+            self._program.close()
         os.close(self._control)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -289,7 +318,8 @@ class Run:
 
     def output(self) -> str:
         """Return all that it printed so far, the errors after the rest."""
-        return self.answer() + self._errors.read_text(encoding="utf-8", errors="replace")
+        printed = self._program.output() if self._program else ""
+        return self.answer() + self._errors.read_text(encoding="utf-8", errors="replace") + printed
 
     def interrupt(self) -> None:
         """Ask it to stop: pulumi cancels what runs, saves its state and gives its lock back."""
