@@ -4,9 +4,9 @@ Python, the SDKs and the components take a second to load, as long as the engine
 host starts them one after the other; here they are loaded side by side (``pulumi up --client``, as Pulumi's Automation
 API runs its inline programs). A plain ``pulumi up`` does not use this file.
 
-Started as ``python language_host.py ADDRESS``, it prints a line when it can be called at ADDRESS. It is told variables
-for the environment of the program in one line of JSON on standard input, waits with the program until then, and ends
-with that input. See docs/adr/0021-the-program-is-loaded-ahead.md.
+Started as ``python language_host.py unix:FOLDER/socket``, it prints a line when it can be called there. It is told
+variables for the environment of the program in one line of JSON on standard input, waits with the program until then,
+and ends with that input, after removing FOLDER, which is its own. See docs/adr/0021-the-program-is-loaded-ahead.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -67,11 +68,12 @@ def load(program: Path) -> None:
             exec(compile(ast.Module([node], []), str(program), "exec"), {})  # noqa: S102 - the program's own lines
 
 
-def _listen(server: Server) -> None:
-    """Take in what the program is told; end with whoever tells it."""
+def _listen(server: Server, address: str) -> None:
+    """Take in what the program is told; end with whoever tells it, and with the folder of the socket."""
     for line in sys.stdin:
         os.environ.update(json.loads(line))
         server.told.set()
+    shutil.rmtree(Path(address.removeprefix("unix:")).parent, ignore_errors=True)
     os._exit(0)
 
 
@@ -79,7 +81,7 @@ def main(address: str) -> None:
     """Serve until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = Server()
-    threading.Thread(target=_listen, args=(server,), daemon=True).start()
+    threading.Thread(target=_listen, args=(server, address), daemon=True).start()
     served = grpc.server(ThreadPoolExecutor(max_workers=_CALLS), options=_GRPC_CHANNEL_OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(server, served)
     served.add_insecure_port(address)

@@ -20,6 +20,7 @@ RELEASE = "`release` (Python)"
 _NAMES = (
     ("pip", "pip list (asked by the language host for plugins)"),
     ("pulumi-language-python-exec", PROGRAM),
+    ("language_host.py", PROGRAM),
     ("pulumi-language-python", "language host"),
     ("pulumi-resource-kubernetes", "Kubernetes provider"),
     ("pulumi", ENGINE),

@@ -16,7 +16,7 @@ from bench.contestants import (
     Contestant,
 )
 from bench.figures import Part, Phase, Profile, SizeFigures, Timing, ratio
-from bench.processes import ENGINE, PROGRAM
+from bench.processes import ENGINE
 from bench.report import markdown_table, profile_tables
 from model.fields import plain_mapping
 
@@ -205,8 +205,7 @@ def release_phases(events: Sequence[EngineEvent], parts: Sequence[Part], seconds
     cuts: list[tuple[str, float | None]] = [
         ("`release` starts: Python, stack file, registry, lock, records", begins.get(ENGINE)),
         ("engine starts, opens the state", _first(each for each in events if each.kind == "preludeEvent")),
-        ("plugins are looked up (pip list)", begins.get(PROGRAM)),
-        ("program starts: SDKs are imported, settings are read", _first(resources)),
+        ("program: what its loading takes longer, settings are read", _first(resources)),
         ("provider starts, resources are compared", _first(each for each in resources if each.changes)),
         ("pods: Deployments are changed and roll out", max((each.at for each in pods), default=None)),
         ("traffic and record move, the rest is compared", max((each.at for each in outputs), default=None)),

@@ -28,6 +28,7 @@ COMMITTED_NETWORK = "10.89.0."
 """What the committed stack files call the embedded network: instance 0."""
 PROGRAM_PARTS = (
     "__main__.py",
+    "language_host.py",
     "settings.py",
     "registry.py",
     "config_repository.py",

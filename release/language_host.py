@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import select
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from release.inputs import Program
 from release.objects import inner
 
 SCRIPT = "language_host.py"
+START_SECONDS = 30.0
 
 
 class LanguageHost:
@@ -52,8 +54,10 @@ class LanguageHost:
         return self._process.pid
 
     def serves(self) -> bool:
-        """Wait until it can be called; tell whether it can, which it can't if it ended."""
-        return bool(cast("BinaryIO", self._process.stdout).readline())
+        """Wait until it can be called; tell whether it can, which it can't if it ended or takes far too long."""
+        said = cast("BinaryIO", self._process.stdout)
+        ready, _, _ = select.select([said], [], [], START_SECONDS)
+        return bool(ready and said.readline())
 
     def tell(self, variables: Mapping[str, str]) -> None:
         """Give the program's environment variables, after which it may be run."""
