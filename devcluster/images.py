@@ -54,6 +54,8 @@ BAD_TAGS = {
     "bad-errors": "FAIL_REQUESTS=1",
     "bad-migration": "FAIL_MIGRATION=1",
 }
+UNKNOWN_USER_TAG = "bad-user"
+"""Its user has only a name: no node can tell whether that is root, so none makes a container of it."""
 _BAD_CREATED = datetime(2022, 8, 4, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PUSH_TIMEOUT_SECONDS = 300.0
@@ -82,6 +84,7 @@ class Image:
         env: `NAME=value`.
         ports: such as `8080/tcp`.
         stop_signal: by which a node asks it to end; SIGTERM when empty.
+        user: that its program runs as.
     """
 
     repository: str
@@ -93,6 +96,7 @@ class Image:
     env: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     stop_signal: str = ""
+    user: str = f"{USER}:{USER}"
 
     def labels(self) -> dict[str, str]:
         """Return the OCI labels. The samples have no repository of their own: the revision is made up."""
@@ -112,7 +116,7 @@ class Image:
             "tags": self.tags,
             "layers": layer_files,
             "created": self.created.isoformat(),
-            "user": f"{USER}:{USER}",
+            "user": self.user,
             "entrypoint": self.entrypoint,
             "env": self.env,
             "ports": self.ports,
@@ -233,7 +237,8 @@ def back_end_images(program: Layer) -> list[Image]:
 
     good = [image(name, _with_latest(tag), created_at(tag)) for name in BACK_ENDS for tag in TAGS]
     bad = [image(name, (tag,), _BAD_CREATED, env) for name in BACK_ENDS for tag, env in BAD_TAGS.items()]
-    return [*good, *bad]
+    nobody = [dataclasses.replace(image(name, (UNKNOWN_USER_TAG,), _BAD_CREATED), user="app") for name in BACK_ENDS]
+    return [*good, *bad, *nobody]
 
 
 def front_end_images(server: Layer) -> list[Image]:
