@@ -120,7 +120,7 @@ def test_a_bad_release_is_told_in_time_and_put_back(  # noqa: PLR0913, PLR0917 -
     assert failure["pod"].startswith("sjzy-package-api-")
     assert any(line.startswith("event: ") for line in failed.said["details"])
     assert not log or any(log in line.lower() for line in failed.said["details"] if line.startswith("log: "))
-    begun = second_of(failed.progress, "Deployment sjzy-package-api")
+    begun = second_of(failed.progress, f"Deployment {API}-")
     assert second_of(failed.progress, f"puts {API} {before} back") - begun <= REASON_SECONDS, failed.progress
     assert (failed.said["restored"], failed.said["live"]) == (True, before)
     program.wait_until_settled()
