@@ -264,6 +264,7 @@ def _without_ours(manifest: Manifest, manager: str) -> Manifest:
     described = [metadata]
     if "template" in plain.get("spec", {}):
         described.append(plain["spec"]["template"]["metadata"])
+        plain["spec"].pop("revisionHistoryLimit", None)  # theirs go back by the ReplicaSets that Kubernetes keeps
     for each in described:
         each["labels"]["app.kubernetes.io/managed-by"] = manager
         each["labels"].pop(REVISION_LABEL, None)
@@ -302,7 +303,6 @@ def rollout_objects(contestant: Contestant, objects: Objects) -> list[Manifest]:
     given = objects.deployment["spec"]
     same = (
         "replicas",
-        "revisionHistoryLimit",
         "progressDeadlineSeconds",
         "minReadySeconds",
         "selector",

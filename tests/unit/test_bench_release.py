@@ -118,6 +118,7 @@ def test_nobody_takes_the_others_for_projects_of_the_stack(contestant: Contestan
     text = json.dumps(objects.all())
     assert "pulumi" not in text
     assert RECORD_ANNOTATION not in text
+    assert "revisionHistoryLimit" not in text, "it goes back by old ReplicaSets: as many as Kubernetes keeps by itself"
     assert objects.service["spec"]["selector"].items() <= pod_template(contestant)["metadata"]["labels"].items()
     (rule,) = objects.ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
