@@ -6,7 +6,7 @@ STACK ?= test
 PYTHON := .venv/bin/python
 
 .PHONY: help up demo down test check unit cluster soak rehearse-prod bench bench-ingress bench-release bench-healing \
-	golden schema lock jobs
+	golden schema lock align jobs
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -81,3 +81,6 @@ schema: .venv/.stamp ## write docs/schema anew
 lock: .venv/.stamp ## write requirements.lock anew from requirements.in
 	@$(PYTHON) -m uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in --output-file requirements.lock
+
+align: .venv/.stamp ## the tools' Go modules at common versions, so that what they share is compiled once
+	@$(PYTHON) -m devcluster.modules

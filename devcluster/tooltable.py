@@ -1,8 +1,8 @@
 """The table of programs that are built from pinned Go modules, and of what they need to run. Data only.
 
 Every row is a folder below `devcluster/` with a `go.mod` and a `go.sum`, which pin each module of the build.
-Raising a version: change it in the row and in `go.mod`, run `go mod tidy` in that folder, run the unit tests
-(they compare both).
+Raising a version: change it in the row and in `go.mod`, run `go mod tidy` in that folder, then `make align`, and
+run the unit tests (they compare both).
 """
 
 from dataclasses import dataclass, field
@@ -104,6 +104,9 @@ class Tool:
         needs: programs of the operating system without which it does not work.
         tags: build tags.
         cgo: whether it has parts in C, so that the build needs a C compiler.
+        shares: whether its modules have the versions of the other tools that share, so that what they have in
+            common is compiled once.
+        own_versions: modules that are left out of that, because its code needs another version.
     """
 
     name: str
@@ -119,6 +122,8 @@ class Tool:
     # Not in `repr`, which names a build's folder: the tools without them keep theirs.
     tags: tuple[str, ...] = field(default=(), repr=False)
     cgo: bool = field(default=False, repr=False)
+    shares: bool = field(default=False, repr=False)
+    own_versions: tuple[str, ...] = field(default=(), repr=False)
 
 
 NODE_PROGRAMS = (
@@ -141,6 +146,7 @@ TOOLS = (
         module="github.com/pulumi/pulumi/pkg/v3",
         version=PULUMI,
         link_flags=(f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",),
+        shares=True,
     ),
     # The last language host that was published inside a Go module; it serves current SDKs and engines.
     Tool(
@@ -170,14 +176,10 @@ TOOLS = (
         link_flags=_KUBERNETES_FLAGS,
         aliases=("kubectl",),
         needs=NODE_PROGRAMS,
+        shares=True,
     ),
-    Tool(
-        "registry",
-        package="github.com/distribution/distribution/v3/cmd/registry",
-        module="github.com/distribution/distribution/v3",
-        version="v3.1.2",
-    ),
-    Tool("coredns", package=".", module="github.com/coredns/coredns", version=COREDNS),
+    Tool("registry", package=".", module="github.com/distribution/distribution/v3", version="v3.1.2", shares=True),
+    Tool("coredns", package=".", module="github.com/coredns/coredns", version=COREDNS, shares=True),
     Tool(
         "traefik",
         package="github.com/traefik/traefik/v3/cmd/traefik",
@@ -190,6 +192,14 @@ TOOLS = (
             folder="lego",
             overlay=(("overlay/dns_providers.go", "providers/dns/zz_gen_dns_providers.go"),),
         ),
+        shares=True,
+        # Written for their 0.20; 0.21 has other names.
+        own_versions=(
+            "go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploggrpc",
+            "go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp",
+            "go.opentelemetry.io/otel/log",
+            "go.opentelemetry.io/otel/sdk/log",
+        ),
     ),
     # Volumes of the class `local-path`: a folder on the node where the first pod was put.
     Tool(
@@ -198,14 +208,16 @@ TOOLS = (
         module="github.com/rancher/local-path-provisioner",
         version=LOCAL_PATH,
         link_flags=(f"-X main.VERSION={LOCAL_PATH}",),
+        shares=True,
     ),
     Tool(
         "vegeta",
         package="github.com/tsenart/vegeta/v12",
         module="github.com/tsenart/vegeta/v12",
         version="v12.13.0",
+        shares=True,
     ),
-    Tool("imagebuild", package="."),
+    Tool("imagebuild", package=".", shares=True),
     # What releases are compared with: built by `make bench-release` alone.
     Tool(
         "helm",
