@@ -92,6 +92,8 @@ def test_row_has_what_its_build_reads(tool: Tool) -> None:
     assert tool.package == "." or f"tool {tool.package}\n" in go_mod
     if tool.slim:
         assert f"replace {tool.slim.module} => ./{tool.slim.folder}\n" in go_mod
+        version = toolchain.required_versions(folder / "go.mod")[tool.slim.module]
+        assert f"\n{tool.slim.module} {version} h1:" in (folder / "go.sum").read_text()
         assert all((folder / ours).is_file() for ours, _ in tool.slim.overlay)
 
 
