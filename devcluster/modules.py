@@ -86,14 +86,14 @@ def _require(tool: Tool, versions: Mapping[str, str]) -> None:
         toolchain.copy_module(tool, source, module)
         toolchain.go(["mod", "edit", *(f"-require={name}@{version}" for name, version in versions.items())], module)
         toolchain.go(["mod", "tidy"], module)
-        if tool.slim:
-            _keep_checksums(tool.slim.module, source / "go.sum", module / "go.sum")
+        if tool.patched:
+            _keep_checksums(tool.patched.module, source / "go.sum", module / "go.sum")
         for name in _FILES:
             shutil.copyfile(module / name, source / name)
 
 
 def _keep_checksums(name: str, old: Path, new: Path) -> None:
-    """Put the checksums of a slim module back: Go drops those of what a folder replaces, the build needs them."""
+    """Put the checksums of a patched module back: Go drops those of what a folder replaces, the build needs them."""
     lines = new.read_text().splitlines()
     kept = [line for line in old.read_text().splitlines() if line.startswith(f"{name} ") and line not in lines]
     new.write_text("\n".join([*lines, *kept]) + "\n")

@@ -22,7 +22,7 @@ from pathlib import Path
 from devcluster import debian
 from devcluster.failure import SetupError
 from devcluster.progress import Progress
-from devcluster.tooltable import TOOLS, SlimModule, Tool
+from devcluster.tooltable import TOOLS, PatchedModule, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEM_PULUMI_VARIABLE = "PACKAGE_PLATFORM_SYSTEM_PULUMI"
@@ -126,8 +126,8 @@ def input_hash(tool: Tool, source: Path, go_version: str) -> str:
     digest = hashlib.sha256()
     # What the finished program needs to run does not change how it is built.
     recipe = [repr(dataclasses.replace(tool, needs=())), go_version, repr(_BUILD_FLAGS)]
-    if tool.slim:
-        recipe.append(inspect.getsource(_copy_slim))
+    if tool.patched:
+        recipe.append(inspect.getsource(_copy_patched) + inspect.getsource(_edit))
     if tool.tags or tool.cgo:
         recipe.append(repr((tool.tags, tool.cgo)))
     for part in recipe:
@@ -191,13 +191,13 @@ def _build_beside(tool: Tool, source: Path, target: Path, lock: int) -> None:
 
 
 def copy_module(tool: Tool, source: Path, target: Path) -> None:
-    """Copy what a build reads from a tool's folder into an empty one, with the slim module it replaces another by."""
+    """Copy what a build reads from a tool's folder into an empty one, with the patched copy of a dependency."""
     for path in _input_files(source):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    if tool.slim:
-        _copy_slim(tool.slim, target)
+    if tool.patched:
+        _copy_patched(tool.patched, target)
 
 
 def _copy_shipped(shipped: Path, target: Path) -> None:
@@ -237,24 +237,33 @@ def _go_build(tool: Tool, module: Path, output: Path, log: Path, lock: int) -> N
     log.unlink()
 
 
-def _copy_slim(slim: SlimModule, module: Path) -> None:
-    """Put the smaller copy of a module where the tool's `go.mod` expects it.
+def _copy_patched(patched: PatchedModule, module: Path) -> None:
+    """Put the changed copy of a module where the tool's `go.mod` expects it.
 
     The module is checked against `go.sum` here, as Go does not check what a folder replaces.
     """
-    version = required_versions(module / "go.mod")[slim.module]
-    download = json.loads(go(["mod", "download", "-json", f"{slim.module}@{version}"], Path("/")))
-    wanted = f"{slim.module} {version} {download['Sum']}"
+    version = required_versions(module / "go.mod")[patched.module]
+    download = json.loads(go(["mod", "download", "-json", f"{patched.module}@{version}"], Path("/")))
+    wanted = f"{patched.module} {version} {download['Sum']}"
     if wanted not in (module / "go.sum").read_text().splitlines():
-        raise SetupError(f"the checksum of {slim.module}@{version} is not the one in go.sum")
-    copy = module / slim.folder
+        raise SetupError(f"the checksum of {patched.module}@{version} is not the one in go.sum")
+    copy = module / patched.folder
     ignore = shutil.ignore_patterns("*_test.go", "testdata", "e2e", "docs")
     # The module cache is read-only: modes are not copied.
     shutil.copytree(download["Dir"], copy, ignore=ignore, copy_function=shutil.copyfile)
     for folder in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
-    for ours, theirs in slim.overlay:
+    for ours, theirs in patched.overlay:
         shutil.copyfile(module / ours, copy / theirs)
+    for edit in patched.edits:
+        _edit(copy / edit.path, edit.old, edit.new)
+
+
+def _edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    if text.count(old) != 1:
+        raise SetupError(f"{file.name} of a patched module has `{old}` {text.count(old)} times, not once")
+    file.write_text(text.replace(old, new))
 
 
 def required_versions(go_mod: Path) -> dict[str, str]:

@@ -205,6 +205,7 @@ def test_a_warm_colour_keeps_its_configuration(program: Program, checkout: Check
     assert not first & config_maps(program, FRONT_END)
 
 
+@pytest.mark.soak
 def test_a_bad_file_changes_nothing(program: Program, release: Release, checkout: Checkout) -> None:
     program.append(API, FIELDS)
     program.up()

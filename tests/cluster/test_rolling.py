@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.embedded import Cluster
 from tests.cluster.load import Load, Request, Results
 from tests.cluster.program import Program
@@ -14,8 +16,10 @@ from tests.cluster.program import Program
 SOAK = os.environ.get("PACKAGE_PLATFORM_SOAK") == "1"
 LEAST_REQUESTS = 20_000 if SOAK else 5_000
 LEAST_FRONT_END_REQUESTS = 5_000 if SOAK else 1_500
+LEAST_CALLS = 1_000
 BACK_END_RATE = 100
 FRONT_END_RATE = 30
+CALL_RATE = 50
 HEAD_START_SECONDS = 2.0
 MOST_UNPROTECTED_RELEASES = 3
 IN_FLIGHT = "3s"
@@ -56,19 +60,38 @@ def assert_nothing_lost(results: Results, least: int, before: str, after: str) -
     assert {hit.tag for hit in results.hits[-100:]} == {after}
 
 
-def test_a_release_of_a_back_end_and_a_front_end_loses_no_request(
+def calls(program: Program) -> list[Request]:
+    """Return requests for which one back end calls another by the name of its Service."""
+    url, host = program.url(API, "/call?url=http://sjzy-package-output-api/inner")
+    return [Request(url, host), Request(url, host, "POST")]
+
+
+def assert_every_call_arrived(results: Results, before: dict[str, str], after: dict[str, str]) -> None:
+    assert len(results.hits) >= LEAST_CALLS
+    assert not results.failed, results.summary()
+    called = [hit.said["called"] for hit in results.hits]
+    assert {call["status"] for call in called} == {200}
+    assert {(call["body"]["project"], call["body"]["path"]) for call in called} == {(OUTPUT, "/inner")}
+    assert results.tags == [before[API], after[API]]
+    assert list(dict.fromkeys(call["body"]["tag"] for call in called)) == [before[OUTPUT], after[OUTPUT]]
+
+
+def test_a_release_of_two_back_ends_and_a_front_end_loses_no_request(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
     before = program.tags
     back = Load(cluster, tmp_path / "back", back_end_requests(program), BACK_END_RATE)
+    between = Load(cluster, tmp_path / "between", calls(program), CALL_RATE)
     front = Load(cluster, tmp_path / "front", [Request(*program.url(FRONT_END))], FRONT_END_RATE)
-    with back, front:
+    with back, between, front:
         time.sleep(HEAD_START_SECONDS)
-        release(program, API, FRONT_END)
+        release(program, API, OUTPUT, FRONT_END)
         back.until(LEAST_REQUESTS)
+        between.until(LEAST_CALLS)
         front.until(LEAST_FRONT_END_REQUESTS)
     assert_nothing_lost(back.results(), LEAST_REQUESTS, before[API], program.tags[API])
     assert_nothing_lost(front.results(), LEAST_FRONT_END_REQUESTS, before[FRONT_END], program.tags[FRONT_END])
+    assert_every_call_arrived(between.results(), before, program.tags)
 
 
 def test_the_same_without_the_protections_loses_requests(program: Program, cluster: Cluster, tmp_path: Path) -> None:
@@ -92,22 +115,13 @@ def test_the_same_without_the_protections_loses_requests(program: Program, clust
     assert len(results.failed) < len(results.hits) / 2, "the app is down, which is not what this is about"
 
 
-def test_a_back_end_calls_another_by_name_while_both_are_released(
+@pytest.mark.soak
+def test_a_back_end_calls_another_by_name_while_one_after_the_other_is_released(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
     before = program.tags
-    url, host = program.url(API, "/call?url=http://sjzy-package-output-api/inner")
-    with Load(
-        cluster, tmp_path / "calls", [Request(url, host), Request(url, host, "POST")], BACK_END_RATE // 2
-    ) as load:
+    with Load(cluster, tmp_path / "calls", calls(program), CALL_RATE) as load:
         time.sleep(HEAD_START_SECONDS)
         release(program, OUTPUT)
         release(program, API)
-    results = load.results()
-    assert len(results.hits) >= 1000
-    assert not results.failed, results.summary()
-    called = [hit.said["called"] for hit in results.hits]
-    assert {call["status"] for call in called} == {200}
-    assert {(call["body"]["project"], call["body"]["path"]) for call in called} == {(OUTPUT, "/inner")}
-    assert results.tags == [before[API], program.tags[API]]
-    assert list(dict.fromkeys(call["body"]["tag"] for call in called)) == [before[OUTPUT], program.tags[OUTPUT]]
+    assert_every_call_arrived(load.results(), before, program.tags)

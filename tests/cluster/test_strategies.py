@@ -190,25 +190,24 @@ def test_a_canary_gets_its_share_and_is_promoted_or_aborted_without_loss(
 
 
 def test_nobody_goes_back_by_accident(program: Program) -> None:
-    before = program.tags[API]
-    release(program, API)
+    before = program.tags[FRONT_END]
+    release(program, FRONT_END)
     text = program.stack_file.read_text()
     strict = yaml.safe_load(text)
     del strict["config"]["package-platform:allowOlder"]
     program.stack_file.write_text(yaml.safe_dump(strict, allow_unicode=True))
     try:
-        new = program.tags[API]
-        program.set_tag(API, before)
+        new = program.tags[FRONT_END]
+        program.set_tag(FRONT_END, before)
         identities = program.identities()
         refused = program.up(check=False)
         assert refused.returncode != 0
-        assert f"{program.stack_file.name}:package-platform:tags.{API}: {before} was replaced by {new}, which runs" in (
-            refused.stdout
-        )
+        where = f"{program.stack_file.name}:package-platform:tags.{FRONT_END}"
+        assert f"{where}: {before} was replaced by {new}, which runs" in refused.stdout
         assert program.identities() == identities
-        program.pulumi("config", "set", "package-platform:allowOlder", f"{API}:{before}")
+        program.pulumi("config", "set", "package-platform:allowOlder", f"{FRONT_END}:{before}")
         program.up()
-        assert record_of(program, "sjzy-package-api").release.tag == before
+        assert record_of(program, FRONT_END).release.tag == before
     finally:
         program.stack_file.write_text(text)
 

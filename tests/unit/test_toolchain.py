@@ -17,7 +17,7 @@ import pytest
 from devcluster import debian, toolchain
 from devcluster.failure import SetupError
 from devcluster.progress import Progress
-from devcluster.tooltable import TOOLS, ModuleFile, SlimModule, SystemProgram, Tool
+from devcluster.tooltable import TOOLS, Edit, ModuleFile, PatchedModule, SystemProgram, Tool
 
 FAKE_GO = """#!/bin/sh
 case "$1" in
@@ -90,11 +90,11 @@ def test_row_has_what_its_build_reads(tool: Tool) -> None:
     go_mod = (folder / "go.mod").read_text()
     assert tool.package != "." or (folder / "main.go").is_file()
     assert tool.package == "." or f"tool {tool.package}\n" in go_mod
-    if tool.slim:
-        assert f"replace {tool.slim.module} => ./{tool.slim.folder}\n" in go_mod
-        version = toolchain.required_versions(folder / "go.mod")[tool.slim.module]
-        assert f"\n{tool.slim.module} {version} h1:" in (folder / "go.sum").read_text()
-        assert all((folder / ours).is_file() for ours, _ in tool.slim.overlay)
+    if tool.patched:
+        assert f"replace {tool.patched.module} => ./{tool.patched.folder}\n" in go_mod
+        version = toolchain.required_versions(folder / "go.mod")[tool.patched.module]
+        assert f"\n{tool.patched.module} {version} h1:" in (folder / "go.sum").read_text()
+        assert all((folder / ours).is_file() for ours, _ in tool.patched.overlay)
 
 
 def test_program_is_built_once_and_linked(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_hash_changes_with_every_file(source: Path, change: Callable[[Path], Non
         dataclasses.replace(TOOL, version="v2.0.0"),
         dataclasses.replace(TOOL, package="example.org/hello"),
         dataclasses.replace(TOOL, aliases=("hi",)),
-        dataclasses.replace(TOOL, slim=SlimModule("example.org/module", "module", ())),
+        dataclasses.replace(TOOL, patched=PatchedModule("example.org/module", "module")),
     ],
 )
 def test_hash_changes_with_the_row(source: Path, tool: Tool) -> None:
@@ -242,26 +242,36 @@ def test_two_builders_at_once_build_once(cache: Path, source: Path, monkeypatch:
     assert _builds(cache) == 1
 
 
-def test_slim_module_is_copied_checked_and_overlaid(
+def test_patched_module_is_copied_checked_overlaid_and_edited(
     cache: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cache
-    tool = _slim_tool(source, tmp_path, monkeypatch, checksum="h1:right=")
-    assert (_build(tool) / "hello").read_text().endswith("# small\n")
+    tool = _patched_tool(source, tmp_path, monkeypatch, checksum="h1:right=")
+    assert (_build(tool) / "hello").read_text().endswith("# tiny\n")
     assert (tmp_path / "module" / "providers" / "dns.go").read_text() == "large\n"
     assert not (source / "lego").exists()
 
 
-def test_slim_module_with_another_checksum_is_refused(
+def test_patched_module_with_another_checksum_is_refused(
     cache: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tool = _slim_tool(source, tmp_path, monkeypatch, checksum="h1:other=")
+    tool = _patched_tool(source, tmp_path, monkeypatch, checksum="h1:other=")
     with pytest.raises(SetupError, match=r"checksum of example.org/lego@v1.2.3 is not the one in go.sum"):
         _build(tool)
     assert _builds(cache) == 0
 
 
-def _slim_tool(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksum: str) -> Tool:
+def test_patched_module_without_the_text_to_edit_is_refused(
+    cache: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = _patched_tool(source, tmp_path, monkeypatch, checksum="h1:right=")
+    (source / "small.go").write_text("small, small\n")
+    with pytest.raises(SetupError, match=r"dns.go of a patched module has `small` 2 times, not once"):
+        _build(tool)
+    assert _builds(cache) == 0
+
+
+def _patched_tool(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksum: str) -> Tool:
     module = tmp_path / "module"
     (module / "providers").mkdir(parents=True)
     (module / "providers" / "dns.go").write_text("large\n")
@@ -271,8 +281,9 @@ def _slim_tool(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ch
     with (source / "go.mod").open("a") as go_mod:
         go_mod.write("\nrequire example.org/lego v1.2.3\n\nreplace example.org/lego => ./lego\n")
     (source / "go.sum").write_text(f"example.org/lego v1.2.3 {checksum}\n")
-    slim = SlimModule("example.org/lego", "lego", (("small.go", "providers/dns.go"),))
-    return dataclasses.replace(TOOL, slim=slim)
+    overlay = (("small.go", "providers/dns.go"),)
+    edits = (Edit("providers/dns.go", "small", "tiny"),)
+    return dataclasses.replace(TOOL, patched=PatchedModule("example.org/lego", "lego", overlay, edits))
 
 
 def test_missing_go_is_said_in_one_line(cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

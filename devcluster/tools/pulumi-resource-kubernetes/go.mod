@@ -2,6 +2,9 @@ module package-platform/tools/pulumi-resource-kubernetes
 
 go 1.26.0
 
+// The copy made for each build, with the rate limits of 4.x: see `devcluster/tooltable.py`.
+replace k8s.io/client-go => ./client-go
+
 replace vbom.ml/util => github.com/fvbommel/util v0.0.0-20160121211510-db5cfe13f5cc
 
 require github.com/pulumi/pulumi-kubernetes/provider/v2 v2.0.0
