@@ -114,7 +114,7 @@ class SizeFigures:
     Args:
         projects: Projects of the stack.
         resources: Resources in its state.
-        state_bytes: Size of its exported state.
+        state_bytes: Size of its state as a backend keeps it, in compact JSON.
         timings: Command → what it took.
     """
 

@@ -154,9 +154,10 @@ class Workspace:
         self.output(["pulumi", "stack", "import", "--stack", STACK, "--file", str(copy), "--non-interactive"])
 
     def state(self) -> tuple[int, int]:
-        """Return how many resources the stack has, and how many bytes its exported state."""
-        text = self.output(["pulumi", "stack", "export", "--stack", STACK])
-        return len(json.loads(text)["deployment"].get("resources", [])), len(text.encode())
+        """Return how many resources the stack has, and how many bytes its state as a backend keeps it, not indented."""
+        state = json.loads(self.output(["pulumi", "stack", "export", "--stack", STACK]))
+        kept = json.dumps(state, separators=(",", ":"), ensure_ascii=False)
+        return len(state["deployment"].get("resources", [])), len(kept.encode())
 
     def output(self, command: Sequence[str]) -> str:
         """Run a command that is not timed, and return what it prints.
