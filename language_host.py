@@ -5,8 +5,8 @@ host starts them one after the other; here they are loaded side by side (``pulum
 API runs its inline programs). A plain ``pulumi up`` does not use this file.
 
 Started as ``python language_host.py unix:FOLDER/socket``, it prints a line when it can be called there. It is told
-variables for the environment of the program in one line of JSON on standard input, waits with the program until then,
-and ends with that input, after removing FOLDER, which is its own. See docs/adr/0021-the-program-is-loaded-ahead.md.
+the environment of the program in one line of JSON on standard input, waits with the program until then, and ends with
+that input, after removing FOLDER, which is its own. See docs/adr/0021-the-program-is-loaded-ahead.md.
 """
 
 from __future__ import annotations
@@ -68,10 +68,17 @@ def load(program: Path) -> None:
             exec(compile(ast.Module([node], []), str(program), "exec"), {})  # noqa: S102 - the program's own lines
 
 
+def _become(told: dict[str, str]) -> None:
+    """Make the environment be this one; what is the same is not touched, as other threads may be reading it."""
+    for name in os.environ.keys() - told.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in told.items() if os.environ.get(name) != value})
+
+
 def _listen(server: Server, address: str) -> None:
     """Take in what the program is told; end with whoever tells it, and with the folder of the socket."""
     for line in sys.stdin:
-        os.environ.update(json.loads(line))
+        _become(json.loads(line))
         server.told.set()
     shutil.rmtree(Path(address.removeprefix("unix:")).parent, ignore_errors=True)
     os._exit(0)

@@ -194,6 +194,7 @@ def copy_program(instance: Instance, folder: Path, provider: Path | None) -> dic
     (folder / ".state").mkdir()
     deploy.copy_program(instance.root, folder)
     variables = {**deploy.variables(instance), **_PATCH_FORCE, "PULUMI_BACKEND_URL": f"file://{folder / '.state'}"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # without it, as it is in most places, Python compiles a file once
     if provider:
         (folder / ".bin").mkdir()
         (folder / ".bin" / "pulumi-resource-kubernetes").symlink_to(provider)

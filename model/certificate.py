@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
 
 def certificate_problem(certificate: str, key: str) -> str:
     """Return what is wrong with a certificate and its key, empty when nothing is; no text of either is in it.
@@ -13,6 +10,14 @@ def certificate_problem(certificate: str, key: str) -> str:
         certificate: PEM, the server's own one first.
         key: PEM.
     """
+    # Imported only where there is a certificate, as start-up counts.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+        load_pem_private_key,
+    )
+
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
     except ValueError:

@@ -1,6 +1,8 @@
 """Loads the program while everything else is still being asked: the other end of ``language_host.py``.
 
 It lives as long as a descriptor does that this process and the guard of the run hold: when both are gone, it ends.
+``begin`` is called before the command line is even imported, which takes half a second: this file imports nothing else
+of ours that does.
 """
 
 from __future__ import annotations
@@ -12,30 +14,39 @@ import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from release.inputs import Program
 from release.objects import inner
+
+if TYPE_CHECKING:
+    from release.inputs import Program
 
 SCRIPT = "language_host.py"
 START_SECONDS = 30.0
+HERE = Path(__file__).resolve().parent.parent
+"""The folder of the program, where the command line names no other."""
+RUNNING_COMMANDS = ("deploy", "rollback", "canary", "promote", "abort")
+"""Those that are going to run the program."""
+_USUAL_PYTHON = Path(".venv", "bin", "python")
+_begun: list[LanguageHost] = []
 
 
 class LanguageHost:
     """A program that is being loaded, for one run of pulumi."""
 
-    def __init__(self, python: Path, program: Program, variables: Mapping[str, str]) -> None:
+    def __init__(self, python: Path, folder: Path) -> None:
         """Start it; see ``start``."""
+        self.command = (python, folder)
         self._folder = Path(tempfile.mkdtemp(prefix="package-platform-program-"))
         # A socket in a folder of its own: nobody else on this host can call it.
         self.address = f"unix:{self._folder / 'socket'}"
         self._said = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - lives as long as this
         self._process = subprocess.Popen(
-            [str(python), str(program.folder / SCRIPT), self.address],
-            cwd=program.folder,
-            env=variables,
+            [str(python), str(folder / SCRIPT), self.address],
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -60,7 +71,7 @@ class LanguageHost:
         return bool(ready and said.readline())
 
     def tell(self, variables: Mapping[str, str]) -> None:
-        """Give the program's environment variables, after which it may be run."""
+        """Give the program its whole environment, after which it may be run."""
         pipe = cast("BinaryIO", self._process.stdin)
         with contextlib.suppress(BrokenPipeError):
             pipe.write(json.dumps(dict(variables)).encode() + b"\n")
@@ -82,12 +93,26 @@ class LanguageHost:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start(program: Program, variables: Mapping[str, str]) -> LanguageHost | None:
-    """Load a program ahead.
+def begin(arguments: Sequence[str]) -> None:
+    """Load the program of a command line that has not been read yet, where it looks as if it were going to be run.
+
+    Args:
+        arguments: Of the command. Nothing is said about them: ``start`` takes what was begun if it was the right one,
+            and what nobody takes ends with this process.
+    """
+    if not arguments or arguments[0] not in RUNNING_COMMANDS or "--help" in arguments:
+        return
+    named = [value for option, value in pairwise(arguments) if option in {"--cwd", "-C"}]
+    folder = Path(named[-1]).resolve() if named else HERE
+    if (folder / _USUAL_PYTHON).exists() and (folder / SCRIPT).exists():
+        _begun.append(LanguageHost(folder / _USUAL_PYTHON, folder))
+
+
+def start(program: Program) -> LanguageHost | None:
+    """Load a program ahead, or take the one whose loading was begun.
 
     Args:
         program: Whose; its virtual environment is the one that ``Pulumi.yaml`` names.
-        variables: The whole environment of its process.
 
     Returns:
         None where the program's folder has no such script or no virtual environment: Pulumi's own language host is
@@ -95,9 +120,14 @@ def start(program: Program, variables: Mapping[str, str]) -> LanguageHost | None
     """
     environment = inner(program.pulumi_project, "runtime", "options").get("virtualenv")
     python = program.folder / str(environment) / "bin" / "python"
+    while _begun:
+        host = _begun.pop()
+        if host.command == (python, program.folder):
+            return host
+        host.close()
     if not environment or not python.exists() or not (program.folder / SCRIPT).exists():
         return None
-    return LanguageHost(python, program, variables)
+    return LanguageHost(python, program.folder)
 
 
 class Ahead:

@@ -166,7 +166,7 @@ class Pulumi:
 
     def load_program(self) -> LanguageHost | None:
         """Start to load the program for a run that follows; None where Pulumi's own language host is to do it."""
-        return language_host.start(self.program, self.variables)
+        return language_host.start(self.program)
 
     def start(self, command: Command, held: Sequence[int] = (), loaded: LanguageHost | None = None) -> Run:
         """Start a command that changes something.
@@ -234,7 +234,7 @@ class Run:
             told[INSTRUCTION_VARIABLE] = command.instruction.model_dump_json(exclude_none=True)
         self._program = self._served(pulumi, command, loaded)
         if self._program:
-            self._program.tell(told)
+            self._program.tell({**pulumi.variables, **told})
             line.append(f"--client={self._program.address}")
             held = (*held, self._program.descriptor)
         variables = {**pulumi.variables, **told, MARK_VARIABLE: pulumi.key}

@@ -67,7 +67,14 @@ def test_down_leaves_the_machine_as_it_was_and_up_resumes(spare: Instance) -> No
     assert not spare.state.exists()
 
 
-@pytest.mark.parametrize("moment", ["bridge", "second machine", "all machines"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("bridge", marks=pytest.mark.soak),
+        "second machine",
+        pytest.param("all machines", marks=pytest.mark.soak),
+    ],
+)
 def test_killed_up_is_cleaned_away_or_continued(spare: Instance, moment: str) -> None:
     before = snapshot.take(spare)
     reached: dict[str, Callable[[], bool]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from language_host import load
+from language_host import _become, load  # pyright: ignore[reportPrivateUsage]
 from release import language_host
 from release.inputs import Program
 from release.language_host import Ahead, LanguageHost
@@ -42,7 +42,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 
 def started(program: Program) -> LanguageHost:
-    host = language_host.start(program, dict(os.environ))
+    host = language_host.start(program)
     assert host
     return host
 
@@ -74,7 +74,7 @@ def test_a_program_that_cannot_be_imported_is_left_to_its_run(tmp_path: Path) ->
 @pytest.mark.parametrize("missing", [".venv", "language_host.py"])
 def test_without_its_parts_the_language_host_of_pulumi_is_used(program: Program, missing: str) -> None:
     (program.folder / missing).unlink()
-    assert language_host.start(program, dict(os.environ)) is None
+    assert language_host.start(program) is None
 
 
 def test_one_that_ends_at_once_does_not_serve(program: Program) -> None:
@@ -90,9 +90,9 @@ def test_one_that_ends_at_once_does_not_serve(program: Program) -> None:
 
 def test_it_lives_until_the_last_holder_of_its_pipe_is_gone(program: Program) -> None:
     script = (
-        "import os, subprocess, sys, time; from pathlib import Path\n"
+        "import subprocess, sys, time; from pathlib import Path\n"
         "from release import language_host; from release.inputs import Program\n"
-        "host = language_host.start(Program(Path(sys.argv[1]), 'test'), dict(os.environ)); host.serves()\n"
+        "host = language_host.start(Program(Path(sys.argv[1]), 'test')); host.serves()\n"
         "other = subprocess.Popen([sys.executable, '-ISc', 'import time; time.sleep(600)'],\n"
         "    pass_fds=[host.descriptor], stdout=subprocess.DEVNULL)\n"
         "print(host.pid, other.pid, flush=True); time.sleep(600)\n"
@@ -122,6 +122,66 @@ def test_ctrl_c_is_not_for_it(program: Program) -> None:
         assert exists(host.pid)
     finally:
         host.close()
+
+
+def begun() -> list[LanguageHost]:
+    return list(language_host._begun)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("options", [["--cwd", "FOLDER"], ["-s", "test", "-C", "FOLDER", "--json"]])
+def test_what_was_begun_before_the_command_line_was_read_is_taken(program: Program, options: list[str]) -> None:
+    folder = str(program.folder)
+    language_host.begin(["deploy", "packet", "1", *(folder if each == "FOLDER" else each for each in options)])
+    (first,) = begun()
+    host = started(program)
+    try:
+        assert host is first
+        assert begun() == []
+        assert host.serves(), host.output()
+    finally:
+        host.close()
+
+
+def test_what_was_begun_for_another_folder_ends(program: Program, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in (".venv", "language_host.py"):
+        (other / name).symlink_to(program.folder / name)
+    language_host.begin(["rollback", "packet", "--cwd", str(other)])
+    (first,) = begun()
+    host = started(program)
+    try:
+        assert host is not first
+        assert not exists(first.pid)
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["status", "-s", "test"], ["deploy", "--help"], ["deploy", "--cwd", "/nowhere"]]
+)
+def test_nothing_is_begun_for_a_command_line_that_runs_no_program(arguments: list[str]) -> None:
+    language_host.begin(arguments)
+    assert begun() == []
+
+
+def test_the_command_that_begins_is_light(program: Program) -> None:
+    script = (
+        "import sys; from release.language_host import begin; begin(sys.argv[1:])\n"
+        "print([name for name in ('pydantic', 'typer', 'yaml', 'model') if name in sys.modules])"
+    )
+    line = [sys.executable, "-c", script, "abort", "packet", "--cwd", str(program.folder)]
+    variables = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    done = subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert list(Path(tempfile.gettempdir()).iterdir()) == [], "and what nobody took ends with it"
+
+
+def test_its_environment_is_the_one_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"OF_SOMEBODY_ELSE": "1", "KEPT": "1", "CHANGED": "1"}
+    monkeypatch.setattr(os, "environ", variables)
+    _become({"KEPT": "1", "CHANGED": "2", "TOLD": "3"})
+    assert variables == {"KEPT": "1", "CHANGED": "2", "TOLD": "3"}
 
 
 def test_it_is_taken_once_and_ended_when_it_is_dropped(program: Program) -> None:

@@ -15,9 +15,9 @@ import release.commands
 from model.names import SlotName
 from model.release import Record, Release, Slot
 from registry import ImageMissingError, Registry
-from release.__main__ import app
 from release.change import Attempt, Changed
 from release.cluster import Cluster
+from release.command_line import app
 from release.commands import Order, earlier, exit_code, facts, is_due, told
 from release.diagnosis import Hopeless
 from release.errors import BROKEN, FAILED, REFUSED, RefusedError, ReleaseError
@@ -225,7 +225,7 @@ def test_the_whole_command_says_its_refusal_on_standard_error(stack: FakeStack) 
 
 
 def test_start_up_does_not_import_the_sdk_of_pulumi() -> None:
-    script = "import sys, release.__main__; print([name for name in ('pulumi', 'grpc') if name in sys.modules])"
+    script = "import sys, release.command_line; print([name for name in ('pulumi', 'grpc') if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert finished.stdout.strip() == "[]"
 

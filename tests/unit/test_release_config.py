@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 import release.commands
 from model.release import ConfigRef, Record, Release, Slot
 from registry import Registry
-from release.__main__ import app
 from release.cluster import Cluster
+from release.command_line import app
 from release.errors import REFUSED, RefusedError
 from tests.unit.config_checkout import Checkout
 from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack

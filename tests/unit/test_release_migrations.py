@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 import release.commands
 from model.release import Migrated, Record, Release
 from registry import Registry
-from release.__main__ import app
 from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster
+from release.command_line import app
 from release.commands import exit_code
 from release.errors import DONE, FAILED, REFUSED, RefusedError
 from release.migrations import Leave

@@ -17,9 +17,9 @@ import release.commands
 from model.release import Record, Release, Slot
 from registry import Registry
 from release import steps
-from release.__main__ import app
 from release.arguments import seconds, share, weights
 from release.cluster import Cluster
+from release.command_line import app
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError
 from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, proxy, record
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from pipeline.__main__ import app as pipeline
-from release.__main__ import app as release
+from release.command_line import app as release
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*(DOCS / "zh").glob("*.md"), DOCS / "how-to" / "jenkins.md", DOCS / "how-to" / "harbor.md"])
