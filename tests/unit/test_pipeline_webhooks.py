@@ -38,7 +38,7 @@ def test_one_that_is_missing_is_made() -> None:
     ("changes", "why"),
     [
         ({"active": False}, "active is False, not True"),
-        ({"events": ["push", "create"]}, "events is ['push', 'create'], not ['push']"),
+        ({"events": ["push", "create"]}, "events is ['create', 'push'], not ['push']"),
         ({"branch_filter": "*"}, "branch_filter is '*', not 'main'"),
         ({"config": {"url": URL, "content_type": "form"}}, "content_type is 'form', not 'json'"),
         ({"config": {"url": "http://old/", "content_type": "json"}}, f"url is 'http://old/', not '{URL}'"),
