@@ -140,7 +140,9 @@ class Program:
         if yaml.safe_load(self.stack_file.read_text()) != stack_file:
             self.stack_file.write_text(text)
         self.restore_projects(files)
-        if self._applied != self.files():
+        if not self.cluster.kubectl("get", "namespace", self.namespace, "--ignore-not-found"):
+            self.up("--refresh")  # a test that needs the cluster for itself has purged it
+        elif self._applied != self.files():
             self.up()
         self.wait_until_settled()
 
@@ -283,7 +285,7 @@ def _is_done(deployment: Mapping[str, Any]) -> bool:
 
 
 def purge(cluster: Cluster) -> None:
-    """Remove what an earlier session may have left on a cluster that was kept."""
+    """Remove all that Pulumi has made on a cluster; `Program.settle` makes its own again."""
     kinds = "namespaces,clusterroles,clusterrolebindings,ingressclasses"
     label = "--selector=app.kubernetes.io/managed-by=pulumi"
     cluster.kubectl("delete", kinds, label, "--ignore-not-found", "--wait", "--timeout=180s")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.demo import API, CONFIG_FILE, OTHER_API, PAGE, Demo
+from devcluster.demo import API, CONFIG_FILE, NAME, OTHER_API, PAGE, Demo
 from devcluster.job_runner import FAILURE, SUCCESS
 from devcluster.progress import Progress
 from tests.cluster.embedded import Cluster
@@ -29,6 +29,8 @@ def demo(cluster: Cluster, deployed: tuple[Program, dict[str, str]]) -> Iterator
         yield made
     finally:
         made.stop()
+        namespace = f"package-{NAME}"
+        cluster.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait", "--timeout=180s")
 
 
 def tag(demo: Demo, project: str) -> str:
