@@ -16,31 +16,22 @@ from tests.cluster.test_rolling import SOAK
 
 API = "SJZY.Package.Api"
 OUTPUT = "SJZY.Package.Output.Api"
-FRONT_END = "packet"
 RATE = 300 if SOAK else 100
 HEAD_START_SECONDS = 2.0
 REASON_SECONDS = 60.0
 """From the change of the Deployment to the reason. Some 8 and 22 seconds on two idle cores; of these, 20 are the wait
 that a pod is given to become ready."""
 KILLS = 20 if SOAK else 5
-KILLED = API if SOAK else FRONT_END
-"""A front end's pods start sooner, and it is blue-green by default."""
 STRATEGIES = ("rolling", "blueGreen", "canary")
 NO_CHANGES = "--expect-no-changes"
 
 
-def requests_to(program: Program, project: str) -> list[Request]:
-    """Requests to a project; for a back end, long ones and such as nobody repeats among them."""
-    url, host = program.url(project)
-    if project == FRONT_END:
-        return [Request(url, host)]
-    return [Request(url, host), Request(url, host, "POST"), Request(f"{url}?delay=1s", host, "POST")]
-
-
 @pytest.fixture
 def load(program: Program, cluster: Cluster, tmp_path: Path) -> Load:
-    """Requests to one back end."""
-    return Load(cluster, tmp_path / "load", requests_to(program, API), RATE)
+    """Requests to one back end, long ones and such as nobody repeats among them."""
+    url, host = program.url(API)
+    requests = [Request(url, host), Request(url, host, "POST"), Request(f"{url}?delay=1s", host, "POST")]
+    return Load(cluster, tmp_path / "load", requests, RATE)
 
 
 def second_of(progress: str, text: str) -> float:
@@ -178,34 +169,31 @@ def test_two_at_once_take_turns_and_both_succeed(program: Program, release: Rele
 
 
 @pytest.mark.timeout(1800)
-def test_whatever_is_killed_the_next_run_converges(
-    program: Program, cluster: Cluster, release: Release, tmp_path: Path
-) -> None:
+def test_whatever_is_killed_the_next_run_converges(program: Program, release: Release, load: Load) -> None:
     """At any moment of a blue-green release whose new pods have to start: the idle colour never has its tag."""
-    if KILLED == API:
-        use(program, "blueGreen")
+    use(program, "blueGreen")
     chance = random.Random(5)  # noqa: S311 - moments of a test
-    others = [tag for tag in TAGS if tag != program.tags[KILLED]]
+    others = [tag for tag in TAGS if tag != program.tags[API]]
     tags = [others[number % len(others)] for number in range(KILLS + 1)]
-    with Load(cluster, tmp_path / "load", requests_to(program, KILLED), RATE) as load:
+    with load:
         time.sleep(HEAD_START_SECONDS)
         began = time.monotonic()
-        release("deploy", KILLED, tags[0])
+        release("deploy", API, tags[0])
         whole = time.monotonic() - began
         for number, tag in enumerate(tags[1:]):
-            with release.started("deploy", KILLED, tag) as process:
+            with release.started("deploy", API, tag) as process:
                 time.sleep(chance.uniform(0.1, 1.0) * whole)
                 if number % 2:
                     release.kill_all(process)
                 else:
                     process.kill()
                 process.communicate()
-            again = release("deploy", KILLED, tag)
+            again = release("deploy", API, tag)
             assert again.said["live"] == tag, again.progress
             release.wait_until_gone()
         program.wait_until_settled()
     results = load.results()
     assert not results.failed, results.summary()
     assert {hit.tag for hit in results.hits[-50:]} == {tags[-1]}
-    (status,) = release("status", KILLED).said["projects"]
+    (status,) = release("status", API).said["projects"]
     assert (status["deployed"], status["drift"]) == (tags[-1], [])
