@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 ENDPOINT_VARIABLE = "PACKAGE_PLATFORM_REGISTRY"
 """Environment variable with the URL under which this machine reaches the registry, where that is not
@@ -51,8 +51,8 @@ class Registry:
         """
         self._host = host
         self._url = os.environ.get(ENDPOINT_VARIABLE, f"https://{host}").rstrip("/")
-        self._client = httpx.Client(
-            timeout=_TIMEOUT_SECONDS, transport=httpx.HTTPTransport(retries=_TRIES), trust_env=True
+        self._client = httpx2.Client(
+            timeout=_TIMEOUT_SECONDS, transport=httpx2.HTTPTransport(retries=_TRIES), trust_env=True
         )
         self._credentials = _docker_credentials(host)
         self._tokens: dict[str, str] = {}
@@ -100,7 +100,7 @@ class Registry:
         actions: str = "pull",
         content: bytes | Callable[[], Iterable[bytes]] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Send a request of the registry's protocol, logged in where it asks for that.
 
         Args:
@@ -117,7 +117,7 @@ class Registry:
         url = path if path.startswith(("http://", "https://")) else f"{self._url}/v2/{repository}/{path}"
         scope = f"repository:{repository}:{actions}"
 
-        def send() -> httpx.Response:
+        def send() -> httpx2.Response:
             token = self._tokens.get(scope) if url.startswith(f"{self._url}/") else None
             own = {**(headers or {}), **({"Authorization": token} if token else {})}
             return self._client.request(method, url, headers=own, content=content() if callable(content) else content)
@@ -127,7 +127,7 @@ class Registry:
             if response.status_code == HTTPStatus.UNAUTHORIZED:
                 self._authorize(response.headers.get("WWW-Authenticate", ""), scope)
                 response = send()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise RegistryError(f"{self._host} can't be reached at {self._url}: {error}") from None
         return response
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
 
 from bench import contestants as who
@@ -304,14 +304,14 @@ class Contest:
         url, host = self._route(contestant)
         deadline = time.monotonic() + ANSWER_SECONDS
         seen = "nothing"
-        with httpx.Client(trust_env=False, timeout=REQUEST_SECONDS, headers={"Host": host}) as client:
+        with httpx2.Client(trust_env=False, timeout=REQUEST_SECONDS, headers={"Host": host}) as client:
             while time.monotonic() < deadline:
                 try:
                     answer = client.get(url)
                     seen = answer.text[:200] if answer.is_success else str(answer.status_code)
                     if answer.is_success and answer.json().get("tag") == tag:
                         return
-                except (httpx.TransportError, ValueError) as error:
+                except (httpx2.TransportError, ValueError) as error:
                     seen = str(error)
                 time.sleep(0.2)
         raise CommandError(f"after {ANSWER_SECONDS:.0f} s {url} does not answer as {tag}, but: {seen}")
@@ -350,8 +350,8 @@ def _reference(instance: Instance, tag: str) -> str:
     url = f"{instance.registry_endpoint}/v2/{who.REPOSITORY}/manifests/{tag}"
     kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
     try:
-        answer = httpx.Client(trust_env=False, timeout=REQUEST_SECONDS).head(url, headers={"Accept": kinds})
-    except httpx.TransportError as error:
+        answer = httpx2.Client(trust_env=False, timeout=REQUEST_SECONDS).head(url, headers={"Accept": kinds})
+    except httpx2.TransportError as error:
         raise CommandError(f"the registry does not answer: {error}") from None
     digest = answer.headers.get("Docker-Content-Digest", "")
     if not answer.is_success or not digest:
@@ -406,9 +406,9 @@ def argo_controller(contest: Contest) -> Generator[None]:
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             url = f"http://127.0.0.1:{port}/healthz"
-            if httpx.Client(trust_env=False, timeout=REQUEST_SECONDS).get(url).is_success:
+            if httpx2.Client(trust_env=False, timeout=REQUEST_SECONDS).get(url).is_success:
                 return
         time.sleep(0.2)
     said = log.read_text(errors="replace")[-_SAID_CHARACTERS:]

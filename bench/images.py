@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-import httpx
+import httpx2
 
 SOURCE_TAG = "2022-08-03-18-54"
 """A tag of every sample image."""
@@ -26,8 +26,8 @@ class Tagger:
         Args:
             endpoint: URL of the registry.
         """
-        self._client = httpx.Client(base_url=endpoint, timeout=_TIMEOUT_SECONDS, trust_env=False)
-        self._manifests: dict[str, httpx.Response] = {}
+        self._client = httpx2.Client(base_url=endpoint, timeout=_TIMEOUT_SECONDS, trust_env=False)
+        self._manifests: dict[str, httpx2.Response] = {}
 
     def tag(self, repository: str, tag: str) -> str:
         """Name the sample image of a repository `tag` too, and return its digest.
@@ -46,7 +46,7 @@ class Tagger:
             raise TagError(f"the registry answered {answer.status_code} to the tag {repository}:{tag}")
         return answer.headers["Docker-Content-Digest"]
 
-    def _get(self, repository: str) -> httpx.Response:
+    def _get(self, repository: str) -> httpx2.Response:
         answer = self._client.get(f"/v2/{repository}/manifests/{SOURCE_TAG}", headers={"Accept": _TYPES})
         if answer.status_code != HTTPStatus.OK:
             raise TagError(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 import yaml
 
@@ -89,8 +89,8 @@ class Comparison:
 
     def _single_answers(self) -> bool:
         try:
-            return httpx.get(self.single, headers={"Host": self.host}, timeout=2, trust_env=False).is_success
-        except httpx.TransportError:
+            return httpx2.get(self.single, headers={"Host": self.host}, timeout=2, trust_env=False).is_success
+        except httpx2.TransportError:
             return False
 
     def wait_for_single(self) -> None:

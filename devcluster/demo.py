@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import yaml
 
 from devcluster import commands, deploy, images, machine, pki, processes
@@ -189,7 +189,7 @@ class Demo:
 
     def builds(self) -> list[Mapping[str, Any]]:
         """Return all builds of the job runner."""
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx2.Client(trust_env=False, timeout=10) as client:
             return client.get(self.runner_url).json()["builds"]
 
     def wait_for_build(self, job: str, commit: str) -> Mapping[str, Any]:
@@ -207,7 +207,7 @@ class Demo:
 
     def log(self, build: Mapping[str, Any]) -> str:
         """Return a build's log."""
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx2.Client(trust_env=False, timeout=10) as client:
             return client.get(f"{self.runner_url}/job/{build['job']}/{build['number']}/").text
 
     def url(self, project: str) -> str:
@@ -217,14 +217,14 @@ class Demo:
 
     def answer(self, project: str) -> str:
         """Return what a project answers through the VIP."""
-        url = httpx.URL(self.url(project))
-        with httpx.Client(trust_env=False, timeout=10, headers={"Host": url.host}) as client:
+        url = httpx2.URL(self.url(project))
+        with httpx2.Client(trust_env=False, timeout=10, headers={"Host": url.host}) as client:
             return client.get(f"http://{self.instance.ingress_addresses[0]}{url.path}").text
 
     @contextmanager
     def load(self, project: str) -> Generator[Callable[[], Load]]:
         """Send requests to a project through the VIP as long as the context lasts; call what it yields afterwards."""
-        url = httpx.URL(self.url(project))
+        url = httpx2.URL(self.url(project))
         results = self.folder / "load.bin"
         target = f"GET http://{self.instance.ingress_addresses[0]}{url.path}\nHost: {url.host}\n"
         vegeta = str(self.instance.binaries / "vegeta")
@@ -286,7 +286,7 @@ class Demo:
     def _make_repositories(self) -> None:
         """Make the organisation and the repositories with the samples' sources; those that are there stay."""
         headers = {"Authorization": f"token {self.gitea.token_file.read_text()}"}
-        with httpx.Client(base_url=f"{self.gitea.url}/api/v1", headers=headers, trust_env=False, timeout=30) as client:
+        with httpx2.Client(base_url=f"{self.gitea.url}/api/v1", headers=headers, trust_env=False, timeout=30) as client:
             if client.get(f"/orgs/{OWNER}").is_error:
                 client.post("/orgs", json={"username": OWNER}).raise_for_status()
             for name in (*self.projects, CONFIG):
@@ -347,7 +347,7 @@ class Demo:
         def answers() -> bool:
             try:
                 self.builds()
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 if not processes.marked(folder):
                     raise SetupError("the job runner does not come up", machine.tail(log)) from None
                 return False

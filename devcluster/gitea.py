@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from devcluster import commands, machine, pki, processes
 from devcluster.failure import SetupError
@@ -107,9 +107,9 @@ class Gitea:
     def answers(self) -> bool:
         """Tell whether it serves."""
         try:
-            with httpx.Client(trust_env=False, timeout=2) as client:
+            with httpx2.Client(trust_env=False, timeout=2) as client:
                 return client.get(f"{self.url}/api/healthz").is_success
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return False
 
     def _make_administrator(self, program: Path) -> None:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from model.fields import plain_mapping
 from pipeline.errors import PipelineError
@@ -33,11 +33,11 @@ class Gitea:
             token: Access token; sent as a header, to this server only.
         """
         self._url = url
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             base_url=f"{url}/api/v1/",
             headers={"Authorization": f"token {token}", "Accept": "application/json"},
             timeout=_TIMEOUT_SECONDS,
-            transport=httpx.HTTPTransport(retries=_TRIES),
+            transport=httpx2.HTTPTransport(retries=_TRIES),
         )
 
     def __enter__(self) -> Self:
@@ -93,13 +93,13 @@ class Gitea:
         if response.status_code != HTTPStatus.NOT_FOUND:
             self._check(response, f"{owner}/{repository}", HTTPStatus.NO_CONTENT)
 
-    def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
+    def _ask(self, method: str, path: str, **content: Any) -> httpx2.Response:
         try:
             return self._client.request(method, path, **content)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise GiteaError(f"Gitea can't be reached at {self._url}: {error}") from None
 
-    def _check(self, response: httpx.Response, about: str, wanted: HTTPStatus) -> None:
+    def _check(self, response: httpx2.Response, about: str, wanted: HTTPStatus) -> None:
         status = response.status_code
         if status == wanted:
             return
@@ -113,7 +113,7 @@ def _path(owner: str, repository: str) -> str:
     return f"repos/{quote(owner, safe='')}/{quote(repository, safe='')}/hooks"
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(response: httpx2.Response) -> str:
     try:
         told = response.json()
     except ValueError:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
-import httpx
+import httpx2
 import typer
 
 from model.fields import plain_mapping
@@ -66,7 +66,7 @@ class Harbor:
         """
         self._url = url
         # Names of projects are told apart from their numbers by this header.
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             base_url=f"{url}/api/v2.0",
             auth=(user, password),
             headers={"X-Is-Resource-Name": "true"},
@@ -84,7 +84,7 @@ class Harbor:
         answer = self._ask("GET", path)
         return None if answer.status_code == HTTPStatus.NOT_FOUND else answer.json()
 
-    def send(self, method: str, path: str, body: Json) -> httpx.Response:
+    def send(self, method: str, path: str, body: Json) -> httpx2.Response:
         """Make or change something.
 
         Raises:
@@ -95,10 +95,10 @@ class Harbor:
             raise PipelineError(f"Harbor at {self._url}: {method} {path}: there is no such thing")
         return answer
 
-    def _ask(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
+    def _ask(self, method: str, path: str, body: Json | None = None) -> httpx2.Response:
         try:
             answer = self._client.request(method, path, json=body)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise PipelineError(f"Harbor at {self._url} does not answer: {error}") from None
         if answer.is_error and answer.status_code != HTTPStatus.NOT_FOUND:
             raise PipelineError(f"Harbor at {self._url}: {method} {path}: {answer.status_code} {_told(answer)}")
@@ -310,7 +310,7 @@ def _say(what: str, text: str, dry_run: bool) -> None:  # noqa: FBT001 - private
     typer.echo(f"{what}: {'(dry run) ' if dry_run else ''}{text}")
 
 
-def _told(answer: httpx.Response) -> str:
+def _told(answer: httpx2.Response) -> str:
     try:
         errors = cast("list[Json]", (plain_mapping(answer.json()) or {}).get("errors") or [])
     except ValueError:

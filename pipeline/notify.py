@@ -17,7 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import httpx
+import httpx2
 import typer
 from pydantic import BaseModel, ValidationError
 
@@ -98,7 +98,7 @@ def robot_of(url: str) -> Format:
     Raises:
         RefusedError: If that can't be told; the address itself is a secret, and is not in the message.
     """
-    host = httpx.URL(url).host
+    host = httpx2.URL(url).host
     if host not in _HOSTS:
         raise RefusedError(f"${URL}: its host is none of {', '.join(_HOSTS)}: say --robot dingtalk or --robot wecom")
     return _HOSTS[host]
@@ -128,9 +128,9 @@ def send(url: str, robot: Format, title: str, markdown: str) -> None:
         now = time.time_ns() // 1_000_000
         query = {"timestamp": str(now), "sign": signature(keys.secret(SECRET, "the robot's signing key"), now)}
     try:
-        target = httpx.URL(url).copy_merge_params(query)
-        answer = httpx.post(target, json=body(robot, title, markdown), timeout=_TIMEOUT_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        target = httpx2.URL(url).copy_merge_params(query)
+        answer = httpx2.post(target, json=body(robot, title, markdown), timeout=_TIMEOUT_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         # The error's own text may hold the address.
         raise PipelineError(f"the {robot} robot was not reached: {type(error).__name__}") from None
     if answer.status_code != HTTPStatus.OK:

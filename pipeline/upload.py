@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
+import httpx2
 import typer
 
 from model.fields import plain_mapping
@@ -126,7 +126,7 @@ class Repository:
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         body: Body = _parts(content) if isinstance(content, Path) else content
 
-        def upload() -> httpx.Response:
+        def upload() -> httpx2.Response:
             started = self._once("POST", "blobs/uploads/")
             if started.status_code != HTTPStatus.ACCEPTED:
                 return started
@@ -167,7 +167,7 @@ class Repository:
         repository: str = "",
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         return self._patiently(
             lambda: self._once(method, path, repository=repository, content=content, headers=headers)
         )
@@ -180,14 +180,14 @@ class Repository:
         repository: str = "",
         content: Body | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         # Where the other repository is another project's, the right to read it is a token of its own.
         actions = "pull" if repository else "pull,push"
         return self._registry.request(
             method, repository or self.name, path, actions=actions, content=content, headers=headers
         )
 
-    def _patiently(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+    def _patiently(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
         """Send until the registry gives an answer that would not be another one soon.
 
         Raises:
@@ -211,7 +211,7 @@ class Repository:
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
-    def _check(self, response: httpx.Response, about: str, wanted: HTTPStatus) -> None:
+    def _check(self, response: httpx2.Response, about: str, wanted: HTTPStatus) -> None:
         status = response.status_code
         if status == wanted:
             return
@@ -223,16 +223,16 @@ class Repository:
         raise UploadError(f"{self.reference}: the registry answers {status} for {about}: {reason}")
 
 
-def _passing(response: httpx.Response) -> bool:
+def _passing(response: httpx2.Response) -> bool:
     return response.status_code == HTTPStatus.TOO_MANY_REQUESTS or response.is_server_error
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(response: httpx2.Response) -> str:
     """Return what the registry says of an error: https://github.com/opencontainers/distribution-spec (error codes)."""
     try:
         errors: list[object] = (plain_mapping(response.json()) or {}).get("errors") or [{}]
         first = plain_mapping(errors[0]) or {}
-    except (ValueError, LookupError, TypeError, httpx.StreamError):
+    except (ValueError, LookupError, TypeError, httpx2.StreamError):
         return "no reason given"
     parts = [str(first.get("message") or ""), json.dumps(first["detail"]) if first.get("detail") else ""]
     return " ".join(part for part in parts if part) or "no reason given"

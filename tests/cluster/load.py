@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 
 from tests.cluster.embedded import Cluster
 
@@ -124,7 +124,7 @@ class Load:
             rate: requests per second, both halves together.
         """
         for request in requests:
-            if IPv4Address(httpx.URL(request.url).host) not in cluster.instance.network:
+            if IPv4Address(httpx2.URL(request.url).host) not in cluster.instance.network:
                 raise ValueError(f"{request.url} is not on the test cluster's network {cluster.instance.network}")
         self._vegeta = str(cluster.instance.binaries / "vegeta")
         self._folder = folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
 
 from devcluster import deploy
@@ -251,20 +251,20 @@ class Program:
     def url(self, project: str, path: str = "") -> tuple[str, str]:
         """Return a URL by the ingress's address, and the host that the project answers to."""
         endpoint = self.outputs()["endpoints"][project]
-        url = httpx.URL(endpoint["url"])
+        url = httpx2.URL(endpoint["url"])
         return f"http://{endpoint['address']}{path or url.path}", url.host
 
-    def answer(self, project: str, path: str = "", headers: Mapping[str, str] | None = None) -> httpx.Response:
+    def answer(self, project: str, path: str = "", headers: Mapping[str, str] | None = None) -> httpx2.Response:
         """Ask a project through the ingress; a route or pod that has just appeared may take a moment."""
         url, host = self.url(project, path)
         deadline = time.monotonic() + ANSWER_SECONDS
-        with httpx.Client(trust_env=False, timeout=5, headers={"Host": host, **(headers or {})}) as client:
+        with httpx2.Client(trust_env=False, timeout=5, headers={"Host": host, **(headers or {})}) as client:
             while True:
                 try:
                     response = client.get(url)
                     if response.is_success or time.monotonic() > deadline:
                         return response
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     if time.monotonic() > deadline:
                         raise
                 time.sleep(0.2)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 
-import httpx
+import httpx2
 import pytest
 
 from devcluster import kubectl, machine, processes, readiness, snapshot
@@ -143,7 +143,7 @@ def test_power_cut_of_the_control_plane_leaves_the_registry(cluster: Cluster) ->
     uid = cluster.get("namespace", "kube-system")["metadata"]["uid"]
     cluster.devcluster("node-down", "n1")
     assert not readiness.api_answers(instance)
-    tags = httpx.get(f"{instance.registry_endpoint}/v2/sys/pause/tags/list", timeout=5, trust_env=False)
+    tags = httpx2.get(f"{instance.registry_endpoint}/v2/sys/pause/tags/list", timeout=5, trust_env=False)
     assert tags.json()["tags"] == ["1"]
     cluster.devcluster("node-up", "n1")
     cluster.devcluster("up")

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -53,7 +53,7 @@ class Forge:
 
     def api(self, method: str, path: str, **content: Any) -> Any:
         headers = {"Authorization": f"token {self.gitea.token_file.read_text()}"}
-        with httpx.Client(base_url=f"{self.gitea.url}/api/v1", headers=headers, trust_env=False, timeout=30) as client:
+        with httpx2.Client(base_url=f"{self.gitea.url}/api/v1", headers=headers, trust_env=False, timeout=30) as client:
             response = client.request(method, path, **content)
             response.raise_for_status()
             return response.json() if response.content else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from cryptography import x509
@@ -68,7 +68,7 @@ class Talkers:
         self.broken: list[str] = []
         self.answers = 0
         self._over = threading.Event()
-        path = httpx.URL(url[0]).path
+        path = httpx2.URL(url[0]).path
         self._threads = [threading.Thread(target=self._talk, args=(address, path, url[1])) for _ in range(count)]
 
     def __enter__(self) -> Self:
@@ -168,7 +168,7 @@ def test_an_ingress_is_added_and_removed(ingress: Ingress, tmp_path: Path) -> No
 
     def wait_for(code: int) -> None:
         deadline = time.monotonic() + 30
-        while httpx.get(f"http://{ingress.address}{path}", headers={"Host": EXTRA_HOST}).status_code != code:
+        while httpx2.get(f"http://{ingress.address}{path}", headers={"Host": EXTRA_HOST}).status_code != code:
             assert time.monotonic() < deadline, f"it never answers {code}"
             time.sleep(0.2)
 
@@ -254,9 +254,9 @@ def test_https_its_redirect_and_a_renewed_certificate(ingress: Ingress, tmp_path
     ingress.settle()
     url, host = ingress.program.url(PROJECT)
     secure = url.replace("http://", "https://").replace(":80", "")
-    plain = httpx.get(url, headers={"Host": host})
+    plain = httpx2.get(url, headers={"Host": host})
     assert plain.status_code in (301, 308)
-    assert plain.headers["location"] == f"https://{host}{httpx.URL(url).path}"
+    assert plain.headers["location"] == f"https://{host}{httpx2.URL(url).path}"
     addresses = [str(node.address) for node in ingress.nodes]
     assert {served(each) for each in addresses} == {"first.test"}
     pods = [ingress.pod(node, "traefik") for node in ingress.nodes]

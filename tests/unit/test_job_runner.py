@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from devcluster.jenkinsfile import Pipeline, Stage, UnknownFormError, parse
@@ -190,7 +190,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_over_http(server: str) -> None:
     body = payload()
-    with httpx.Client(base_url=server, trust_env=False) as client:
+    with httpx2.Client(base_url=server, trust_env=False) as client:
         unsigned = client.post(TRIGGER_PATH, content=body, headers=headers(body, x_gitea_signature=None))
         assert (unsigned.status_code, unsigned.json()) == (403, {"refused": "unsigned"})
         assert client.post(TRIGGER_PATH, content=b"x" * (1024 * 1024 + 1)).status_code == 413
