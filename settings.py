@@ -41,7 +41,6 @@ from model.stack import (
 )
 from model.storage import claims_of
 from model.yaml_text import parse_yaml
-from registry import ImageMissingError, Registry, RegistryError
 
 _TEXTS = ("secretKey",)  # a text of digits is no number
 _STATE_SECONDS = 20.0
@@ -212,7 +211,7 @@ def environment_names(program: Path, current: str) -> list[str]:
 
 
 def resolve(stack: Stack, file: str) -> Stack:
-    """Return the stack with every tag's digest, as the registry tells it; what is kept has its own already.
+    """Return the stack with every tag's digest, as the registry tells it where it is not known already.
 
     Raises:
         SettingsError: With a line for each image that is missing or can't be asked for.
@@ -225,6 +224,11 @@ def resolve(stack: Stack, file: str) -> Stack:
         for each in stack.deployed
         for field, image in each.images_to_ask().items()
     }
+    if not asked:
+        return stack
+    # Only a run that asks pays for this import: `release` has asked already.
+    from registry import ImageMissingError, Registry, RegistryError  # noqa: PLC0415
+
     digests = Registry(host).digests(set(asked.values()))
     problems: list[Problem] = []
 

@@ -150,6 +150,9 @@ class Instruction(Frozen):
     """Names of the project's Jobs that are in the cluster and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
     """Name of each of the project's Deployments → the pods that it wants; what an autoscaler has made of it."""
+    digests: Mapping[str, str] = Field(default_factory=dict)
+    """Key of the stack file that names a tag, ``tags`` or ``canaries`` → ``sha256:…`` of the project's image, as the
+    caller checked it or the record has it; the registry is not asked again."""
 
 
 def parse_record(text: str) -> Record | None:

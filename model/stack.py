@@ -184,16 +184,19 @@ class Application(Frozen):
         """Return the images whose digests are not known yet, by the key of the stack file that names their tags."""
         if self.image is None:
             return {}
-        wanted = {} if self.kept else {"tags": self.image}
-        canary = self.canary and {"canaries": self.image.model_copy(update={"tag": self.canary.tag, "digest": None})}
-        return {**wanted, **(canary or {})}
+        found: dict[str, Image] = {}
+        if not self.kept and not self.image.digest:
+            found["tags"] = self.image
+        if self.canary and not self.canary_digest:
+            found["canaries"] = self.image.model_copy(update={"tag": self.canary.tag, "digest": None})
+        return found
 
     def with_digests(self, digests: Mapping[str, str | None]) -> Application:
         """Return the application with the digests of ``images_to_ask``, by the same keys."""
         if self.image is None or not digests:
             return self
         image = self.image.model_copy(update={"digest": digests.get("tags", self.image.digest)})
-        return self.model_copy(update={"image": image, "canary_digest": digests.get("canaries")})
+        return self.model_copy(update={"image": image, "canary_digest": digests.get("canaries", self.canary_digest)})
 
     @property
     def release(self) -> Release:
@@ -508,8 +511,9 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     if instruction.project not in names:
         message = f"{instruction.project!r} is no project of this stack{nearest(instruction.project, names)}"
         raise SettingsError([Problem("projects", "", message)])
+    digests: Mapping[str, str] = instruction.digests if stack.environment.registry.pin_digests else {}
     chosen = tuple(
-        application.model_copy(update={"action": instruction.action})
+        application.model_copy(update={"action": instruction.action}).with_digests(digests)
         for application in stack.applications
         if application.gitea_name == instruction.project
     )

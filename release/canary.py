@@ -15,7 +15,7 @@ from model.plan import CanaryWish
 from model.release import Record, Release
 from model.stack import Application
 from release.change import Wish
-from release.commands import Made, Session, answered, make, pinned, unpinned
+from release.commands import Made, Session, absent, answered, make, pinned, unpinned
 from release.errors import DONE, RefusedError
 from release.inputs import CANARIES, TAGS, Program
 from release.pulumi import Pulumi
@@ -87,6 +87,9 @@ def take_over(session: Session, project: str, check: Check = _anything) -> Made:
 
     with closing(session.cluster()) as cluster:
         chosen = target(cluster.record(application.name))
+    missing = absent(application, chosen)
+    if missing:
+        raise RefusedError(missing)
     made = make(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
     if made.code == DONE:
         _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from model.release import Instruction, Record, Release
-from model.stack import Application
+from model.stack import Application, Image
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
 from release.config import wanted_revisions
@@ -284,7 +284,12 @@ class Changer:
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
         pods = wanted_pods(self._cluster.deployments(application.name)) if application.project.autoscaling else {}
         instruction = Instruction(
-            project=application.gitea_name, action=wish.action, records=mine, failed_jobs=failed, pods=pods
+            project=application.gitea_name,
+            action=wish.action,
+            records=mine,
+            failed_jobs=failed,
+            pods=pods,
+            digests=digests(image, wish.canary),
         )
         revisions = wanted_revisions(self._program, application)
         config = self._program.config_text({TAGS: tags, **revisions, **wish.config})
@@ -472,6 +477,19 @@ class Changer:
 def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
     """Return how many pods each Deployment wants: by its name. Pure."""
     return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
+
+
+def digests(image: Image, canary: Release | None) -> dict[str, str]:
+    """Return what is known of the images of a run, so that the program need not ask the registry again. Pure.
+
+    What is put back or ended must not need a registry, and what was checked is what runs, also if its tag is moved.
+
+    Args:
+        image: What the project is to run.
+        canary: What is to run beside it.
+    """
+    found = {"tags": image.digest, "canaries": canary and canary.digest}
+    return {key: digest for key, digest in found.items() if digest}
 
 
 def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:

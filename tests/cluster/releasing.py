@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry import ENDPOINT_VARIABLE
 from release.inputs import Program as Files
 from release.pulumi import MARK_VARIABLE, Pulumi
 from tests.cluster.program import Program
@@ -20,6 +21,8 @@ from tests.cluster.program import Program
 ROOT = Path(__file__).parents[2]
 COMMAND_SECONDS = 420.0
 GONE_SECONDS = 60.0
+NOBODY = "http://127.0.0.1:9"
+"""Where nothing listens."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ class Release:
             text=True,
         ) as process:
             yield process
+
+    @contextmanager
+    def without_registry(self) -> Generator[None]:
+        """Let it reach no registry for as long as the context lasts."""
+        before = self.variables
+        self.variables = {**before, ENDPOINT_VARIABLE: NOBODY}
+        try:
+            yield
+        finally:
+            self.variables = before
 
     def processes(self) -> dict[int, str]:
         """Return what belongs to runs of the stack: pid → command line."""

@@ -315,6 +315,7 @@ def test_a_canary_gets_its_share_and_the_live_release_stays(canary_stack: FakeSt
     config = released["config"]["config"]
     assert config["package-platform:tags"][PROJECT] == "1"
     assert config["package-platform:canaries"] == {PROJECT: {"tag": "2", "weight": 10}}
+    assert released["instruction"]["digests"] == {"tags": "sha256:1", "canaries": "sha256:2"}
     assert [call["words"][:5] for call in written] == [
         ["config", "set", "--path", "--type=string", f'package-platform:canaries["{PROJECT}"].tag'],
         ["config", "set", "--path", "--type=int", f'package-platform:canaries["{PROJECT}"].weight'],
@@ -331,6 +332,16 @@ def test_a_promoted_canary_is_what_the_record_says(canary_stack: FakeStack) -> N
     assert released["config"]["config"]["package-platform:tags"][PROJECT] == "2"
     assert released["config"]["config"]["package-platform:canaries"] == {}
     assert written["words"][4:6] == [f'package-platform:tags["{PROJECT}"]', "2"]
+
+
+def test_a_canary_whose_image_is_another_by_now_is_not_promoted(
+    canary_stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary_stack.record = with_canary(record("1"))
+    monkeypatch.setattr(Registry, "digest", always("sha256:anew"))
+    assert "2 was pushed anew: it was sha256:2, and is sha256:anew" in refusal(canary_stack, "promote", PROJECT)
+    monkeypatch.setattr(Registry, "digest", there("sha256:1"))
+    assert "there is no back/sjzy.package.api:2" in refusal(canary_stack, "promote", PROJECT)
 
 
 def test_an_aborted_canary_leaves_the_live_release(canary_stack: FakeStack) -> None:

@@ -103,6 +103,7 @@ def test_one_project_is_registered_targeted_and_told_what_runs(changer: Changer,
     assert call["instruction"]["project"] == PROJECT
     assert call["instruction"]["action"] == "release"
     assert call["instruction"]["records"][NAME]["slots"]["main"]["release"]["tag"] == "1"
+    assert call["instruction"]["digests"] == {"tags": "sha256:2"}
     assert call["config"]["config"]["package-platform:tags"] == {PROJECT: "2", "packet": "7"}
     assert (changed.before, changed.after) == (record("1"), record("2", "1"))
     assert exit_code(changed) == DONE
@@ -146,6 +147,7 @@ def test_a_crash_ends_the_wait_is_told_and_put_back(changer: Changer, stack: Fak
     assert "event: BackOff (x3): Back-off restarting" in changed.attempt.details
     assert failed["instruction"]["action"] == "release"
     assert restored["instruction"]["action"] == "restore"
+    assert restored["instruction"]["digests"] == {"tags": "sha256:1"}, "what is put back must not need a registry"
     assert restored["config"]["config"]["package-platform:tags"][PROJECT] == "1"
     assert f"puts {PROJECT} 1 back" in told.getvalue()
     assert exit_code(changed) == FAILED

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from model.problems import SettingsError
+from model.release import Instruction
+from model.stack import Application, Stack, instructed
 from registry import ImageMissingError, Registry, RegistryError
 from settings import build_stack, environment_names, read_projects, resolve
 
@@ -79,6 +81,33 @@ def test_digests_are_pinned(program: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "harbor.example.com/front/packet:1@sha256:aa",
         "harbor.example.com/front/label:1@sha256:aa",
     }
+
+
+def told(stack: Stack, **digests: str) -> Application:
+    """Return the project packet as a run of `release` has it that has asked the registry."""
+    (application,) = instructed(stack, Instruction(project="packet", digests=digests)).applications
+    return application
+
+
+def test_what_release_has_asked_is_not_asked_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, RegistryError("it is down"))
+    (program / "projects" / "packet.yaml").write_text("kind: frontend\nstrategy: canary\n")
+    canaries = {"packet": {"tag": "2", "weight": 10}}
+    stack = build_stack(program, "Pulumi.test.yaml", "test", {**CONFIG, "canaries": canaries})
+    both = told(stack, tags="sha256:aa", canaries="sha256:bb")
+    assert resolve(stack.model_copy(update={"applications": (both,)}), "Pulumi.test.yaml").applications == (both,)
+    assert both.image is not None
+    assert (both.image.digest, both.canary_digest) == ("sha256:aa", "sha256:bb")
+    assert list(told(stack, tags="sha256:aa").images_to_ask()) == ["canaries"]
+    assert list(told(stack).images_to_ask()) == ["tags", "canaries"]
+
+
+def test_a_stack_that_does_not_pin_is_not_pinned_by_what_release_knows(program: Path) -> None:
+    registry = {"host": "harbor.example.com", "pinDigests": False}
+    config = {**CONFIG, "environment": {**CONFIG["environment"], "registry": registry}}
+    application = told(build_stack(program, "Pulumi.test.yaml", "test", config), tags="sha256:aa")
+    assert application.image is not None
+    assert application.image.reference == "harbor.example.com/front/packet:1"
 
 
 @pytest.mark.parametrize(
