@@ -31,6 +31,7 @@ def test_a_canary_is_given_its_share_ended_given_again_and_promoted(
     program.append(API, "strategy: canary\n")
     program.up()
     stable, new = program.tags[API], program.other_tag(API)
+    live = record_of(program, API).live
     url, host = program.url(API)
     with Load(cluster, tmp_path, [Request(url, host), Request(url, host, "POST")], RATE) as load:
         time.sleep(HEAD_START_SECONDS)
@@ -48,7 +49,7 @@ def test_a_canary_is_given_its_share_ended_given_again_and_promoted(
     results = load.results()
     assert not results.failed, results.summary()
     assert (given.said["live"], ended.said["live"], promoted.said["live"]) == (stable, stable, new)
-    assert set(status["slots"]) == {"main", "canary"}
+    assert set(status["slots"]) == {live, "canary"}
     assert chosen == new
     assert {hit.tag for hit in results.hits[-50:]} == {new}
     assert (program.tags[API], wanted(program, "canaries")) == (new, {})
