@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from model.names import kubernetes_name
 from tests.cluster.embedded import Cluster
 from tests.cluster.load import Load, Request
 from tests.cluster.program import Program
@@ -31,7 +32,7 @@ def test_a_canary_is_given_its_share_ended_given_again_and_promoted(
     program.append(API, "strategy: canary\n")
     program.up()
     stable, new = program.tags[API], program.other_tag(API)
-    live = record_of(program, API).live
+    live = record_of(program, kubernetes_name(API)).live
     url, host = program.url(API)
     with Load(cluster, tmp_path, [Request(url, host), Request(url, host, "POST")], RATE) as load:
         time.sleep(HEAD_START_SECONDS)
