@@ -1,6 +1,7 @@
 """The Pulumi program: settings → cluster → namespace → ingress → projects → exports."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +18,32 @@ from model.problems import SettingsError
 from model.stack import Application, Stack
 from rollout import stateful_rollout
 from settings import load_stack, read_connection, read_outputs
-from smoke import check
+from smoke import Ask, asks_cluster, check
 
 
-def declare(stack: Stack, application: Application, opts: pulumi.ResourceOptions) -> PackageApp | FrontendApp:
+@dataclass(frozen=True)
+class Entered:
+    """What leads into the cluster.
+
+    Args:
+        first: What all in the cluster has to wait for.
+        provider: By whom it is declared; None for the default provider.
+        load_balancer: Id of the ALB beside the cluster, where the stack makes one.
+        ask: Asks the cluster's API server; None for the one that the default provider would choose.
+    """
+
+    first: tuple[pulumi.Resource, ...] = ()
+    provider: pulumi.ProviderResource | None = None
+    load_balancer: pulumi.Output[str] | None = None
+    ask: Ask | None = None
+
+
+def declare(
+    stack: Stack, application: Application, ask: Ask | None, opts: pulumi.ResourceOptions
+) -> PackageApp | FrontendApp:
     """Declare one project's component."""
     environment, now = stack.environment, datetime.now(UTC).isoformat(timespec="seconds")
-    asks = check(environment), stateful_rollout(environment)
+    asks = check(environment, ask), stateful_rollout(environment, ask)
     if application.project.kind == "backend":
         return PackageApp(application.gitea_name, PackageAppArgs(application, environment, now, *asks), opts)
     return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, *asks), opts)
@@ -59,14 +79,11 @@ def main() -> None:
     if stack.whole:
         tell(stack)
     environment = stack.environment
-    first: list[pulumi.Resource] = []
-    provider: pulumi.ProviderResource | None = None
-    load_balancer: pulumi.Output[str] | None = None
-    if stack.cluster:
-        first, provider, load_balancer = own_cluster(stack, stack.cluster)
+    entered = own_cluster(stack, stack.cluster) if stack.cluster else Entered()
+    first = [*entered.first]
 
     def after() -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(provider=provider, depends_on=list(first))
+        return pulumi.ResourceOptions(provider=entered.provider, depends_on=list(first))
 
     if stack.platform:
         # With the namespace all volumes would go, whatever is said of each.
@@ -75,37 +92,30 @@ def main() -> None:
         if credentials := stack.cluster_secrets.registry:
             manifest = pull_secret(environment, environment.namespace, credentials)
             first.append(apply(Secret, "registry", manifest, after()))
-    if environment.storage.nfs and stack.whole:
+    if environment.storage.nfs and stack.platform:
         first.append(declare_class(environment, after()))
     if environment.ingress.ha and stack.whole:
-        args = HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets, load_balancer)
+        args = HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets, entered.load_balancer)
         ingress = HaIngress("ingress", args, after())
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
         first.append(ingress)
-    apps = {application.gitea_name: declare(stack, application, after()) for application in stack.deployed}
+    apps = {each.gitea_name: declare(stack, each, entered.ask, after()) for each in stack.deployed}
     keep(stack.left_claims, environment, after())
     export(stack, apps, {} if stack.whole else read_outputs())
 
 
-def own_cluster(
-    stack: Stack, settings: AckSettings
-) -> tuple[list[pulumi.Resource], pulumi.ProviderResource, pulumi.Output[str] | None]:
-    """Declare the stack's own cluster.
-
-    A run that registers one project only enters it.
-
-    Returns:
-        What all in it has to wait for, by whom that is declared, and the id of the ALB beside it.
-    """
+def own_cluster(stack: Stack, settings: AckSettings) -> Entered:
+    """Declare the stack's own cluster. A run that registers one project only enters it."""
     # Only where there is a cluster: to import the cloud's SDK takes as long as all else.
     from components.cluster_access import ExpiredError, known_provider, provider  # noqa: PLC0415
 
     known, now = read_connection(), datetime.now(UTC)
     if not stack.whole:
         try:
-            return [], known_provider(settings, known, now), None
+            entering = known_provider(settings, known, now)
         except ExpiredError as error:
             raise pulumi.RunError(f"nothing was changed: {error}") from None
+        return Entered(provider=entering, ask=asks_cluster(known.kubeconfig) if known else None)
     from components.ack_cluster import AckCluster, AckClusterArgs, cloud, connect  # noqa: PLC0415
 
     alicloud = cloud(settings)
@@ -113,7 +123,8 @@ def own_cluster(
     access = connect(settings, cluster, known, now, pulumi.InvokeOptions(provider=alicloud))
     pulumi.export("cluster", {**cluster.outputs(), "expires": access.expires})
     pulumi.export("kubeconfig", access.kubeconfig)
-    return [cluster], provider(settings, access.kubeconfig), cluster.load_balancer_id
+    entering = provider(settings, access.kubeconfig)
+    return Entered((cluster,), entering, cluster.load_balancer_id, asks_cluster(access.kubeconfig))
 
 
 def export(stack: Stack, apps: Mapping[str, PackageApp | FrontendApp], earlier: Mapping[str, Any]) -> None:

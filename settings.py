@@ -92,7 +92,7 @@ def refuse_plain_secrets(program: Path, file: str, name: str) -> None:
         for key in sorted(secret.difference(SECRET_NAMES))
         if ":" not in key
     ]
-    with contextlib.suppress(OSError, SettingsError, KeyError, AttributeError):
+    with contextlib.suppress(OSError, SettingsError, KeyError, AttributeError, TypeError, UnicodeDecodeError):
         problems += plain_secrets(file, read_stack_file(program, name))
     if problems:
         raise SettingsError(problems)
@@ -175,6 +175,8 @@ def read_projects(program: Path, problems: list[Problem]) -> dict[str, object]:
     """Return project file → content, ``UNREADABLE`` and a problem more for each that doesn't parse."""
     files: dict[str, object] = {}
     for path in sorted((program / "projects").glob("*.y*ml")):
+        if path.name.startswith("."):
+            continue  # an editor's own: Emacs' lock of a file that is open is a link to nowhere
         file = f"projects/{path.name}"
         if path.suffix != ".yaml":
             problems.append(Problem(file, "", "project files end in .yaml: rename it"))
@@ -186,6 +188,8 @@ def read_projects(program: Path, problems: list[Problem]) -> dict[str, object]:
             problems += error.problems
         except UnicodeDecodeError as error:
             problems.append(Problem(file, "", f"is not UTF-8 text: {error.reason} at byte {error.start}"))
+        except OSError as error:
+            problems.append(Problem(file, "", f"can't be read: {error.strerror}"))
     return files
 
 
@@ -204,9 +208,11 @@ def environment_names(program: Path, current: str) -> list[str]:
         stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
         try:
             environment = read_stack_file(program, stack).get("environment", {})
-            names.add(environment.get("name", stack))
-        except (SettingsError, AttributeError, KeyError, TypeError):
+            name = environment.get("name", stack)
+        except (SettingsError, AttributeError, KeyError, TypeError, OSError, UnicodeDecodeError):
             continue  # another stack's broken file is not this one's problem
+        if isinstance(name, str):
+            names.add(name)
     return sorted(names)
 
 

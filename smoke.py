@@ -6,6 +6,7 @@ runs, and the new pods need no address that others could find.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -14,15 +15,19 @@ from http import HTTPStatus
 import pulumi
 
 from model.environment import Environment
+from model.fields import plain_mapping
 from model.names import slot_service_name
 from model.plan import SlotPlan
+from model.problems import SettingsError
 from model.project import SmokeCheck
 from model.stack import Application
+from model.yaml_text import parse_yaml
 
 PATIENCE_SECONDS = 15.0
 """How long a check is asked again: a Service knows its pods a moment after they are ready."""
 _PAUSE_SECONDS = 0.5
 _REQUEST_SECONDS = 10.0
+_NO_CLUSTER = "no cluster is found to ask for its pods: set KUBECONFIG, or kubernetes:context in the stack file"
 
 Ask = Callable[[str], tuple[int, str]]
 """Asks a path of the API server: status and text."""
@@ -82,8 +87,32 @@ def _wrong(wanted: SmokeCheck, ask: Callable[[], tuple[int, str]]) -> str:
     return ""
 
 
-def connect() -> Ask:
-    """Return what asks the API server of the cluster that Pulumi's default provider would choose.
+def asks_cluster(kubeconfig: pulumi.Input[str]) -> Ask:
+    """Return what asks the API server of the stack's own cluster; it connects at the first question.
+
+    Args:
+        kubeconfig: Of the cluster. It is known before anything is made in it, and so before anything is asked.
+    """
+    known: list[str] = []
+    pulumi.Output.from_input(kubeconfig).apply(known.append)
+
+    @functools.cache
+    def connected() -> Ask:
+        if not known:
+            raise SmokeError("the stack's own cluster has no kubeconfig yet")
+        return connect(known[0])
+
+    def ask(path: str) -> tuple[int, str]:
+        return connected()(path)
+
+    return ask
+
+
+def connect(kubeconfig: str = "") -> Ask:
+    """Return what asks the API server of a cluster.
+
+    Args:
+        kubeconfig: Its text; by default the cluster is the one that Pulumi's default provider would choose.
 
     Raises:
         SmokeError: If there is none.
@@ -92,15 +121,22 @@ def connect() -> Ask:
     import httpx2  # noqa: PLC0415
     from lightkube.config.client_adapter import Client, ConnectionParams  # noqa: PLC0415
     from lightkube.config.kubeconfig import KubeConfig  # noqa: PLC0415
+    from lightkube.core.exceptions import ConfigError  # noqa: PLC0415
 
     own = pulumi.Config("kubernetes")
-    path = own.get("kubeconfig") or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    config = KubeConfig.from_file(path) if path else KubeConfig.from_env()
-    chosen = config.get(own.get("context"))
+    told = kubeconfig or own.get("kubeconfig") or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    try:
+        if "\n" in told or told.startswith("{"):  # Pulumi takes a file's name or its content
+            config = KubeConfig.from_dict(  # pyright: ignore[reportUnknownMemberType] - a dict of anything
+                plain_mapping(parse_yaml("kubeconfig", told)) or {}
+            )
+        else:
+            config = KubeConfig.from_file(told) if told else KubeConfig.from_env()
+        chosen = config.get(None if kubeconfig else own.get("context"))
+    except (ConfigError, SettingsError, KeyError) as error:
+        raise SmokeError(f"{_NO_CLUSTER}: {error}") from None
     if chosen is None:
-        raise SmokeError(
-            "no cluster is found to ask for its pods: set KUBECONFIG, or kubernetes:context in the stack file"
-        )
+        raise SmokeError(_NO_CLUSTER)
     client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_REQUEST_SECONDS)))
 
     def ask(path: str) -> tuple[int, str]:

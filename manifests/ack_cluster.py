@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model.ack import SURGE_NODES, AckSettings, AddOn, CloudNetwork, NodePool, Zone
+from model.ack import ALB_ADD_ON, SURGE_NODES, AckSettings, AddOn, CloudNetwork, NodePool, Zone
 
 Cost = Literal["free", "by use", "small", "medium", "large"]
 """A rough class of what it costs a month: nothing; what flows or is stored; below 50, below 500, above 500 US$."""
@@ -335,21 +335,31 @@ def _add_ons(settings: AckSettings) -> Iterable[CloudResource]:
     # The first of our Ingresses brings its AlbConfig; another one, made by default, would be a second balancer.
     balancer = {"albIngress": {"CreateDefaultALBConfig": False}}
     always: dict[str, AddOn] = {
-        "alb-ingress-controller": AddOn(config=json.dumps(balancer)),
+        ALB_ADD_ON: AddOn(config=json.dumps(balancer)),
         "logtail-ds": AddOn(config=json.dumps({"IngressDashboardEnabled": "false", **logs})),
         # Both are what `autoRepair` of a node pool asks for.
         "ack-node-problem-detector": AddOn(config=json.dumps(logs)),
         "node-lifecycle-controller": AddOn(),
     }
-    if settings.load_balancer is None:
-        del always["alb-ingress-controller"]
+    if not settings.has_alb_controller:
+        del always[ALB_ADD_ON]
     if settings.logs is None:
         del always["logtail-ds"]
-    for name, add_on in {**always, **settings.add_ons}.items():
+    for name, add_on in {**always, **_own(always, settings.add_ons)}.items():
         optional = {"version": add_on.version, "config": add_on.config}
         written = {key: value for key, value in optional.items() if value is not None}
         inputs = {"cluster_id": Ref("control-plane"), "name": name, **written}
         yield CloudResource(f"add-on-{name}", "cs.KubernetesAddon", inputs, minutes=20)
+
+
+def _own(always: Mapping[str, AddOn], asked: Mapping[str, AddOn]) -> dict[str, AddOn]:
+    """Return the add-ons that are asked for, each with what it does not say as it is built in."""
+    return {
+        name: always.get(name, AddOn()).model_copy(
+            update={field: getattr(add_on, field) for field in add_on.model_fields_set}
+        )
+        for name, add_on in asked.items()
+    }
 
 
 def _autoscaling(settings: AckSettings) -> Iterable[CloudResource]:

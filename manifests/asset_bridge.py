@@ -10,16 +10,12 @@ import hashlib
 from string import Template
 
 from manifests import Manifest
-from model.names import SlotName, slot_service_name
-from model.project import FrontendProject, Project
+from model.names import ASSET_BRIDGE, SlotName, slot_service_name
+from model.project import ASSET_BRIDGE_FOLDER, ASSET_BRIDGE_PORT, FrontendProject, Project
 from model.stack import Application
 
-PORT = 8079
-"""The bridge's port in the pod; below 8080, where most projects listen."""
 SLOTS: tuple[SlotName, ...] = ("main", "blue", "green")
 """Who is asked. ``main`` has the old pods of a project that was released pod by pod before."""
-_NAME = "asset-bridge"
-_FOLDER = "/etc/asset-bridge"
 _FILE = "nginx.conf"
 
 _CONFIG = """\
@@ -115,7 +111,7 @@ _ASSETS = """
 
 def bridged(project: Project) -> bool:
     """Tell whether a project's pods have the bridge."""
-    return isinstance(project, FrontendProject) and project.strategy == "blueGreen" and bool(project.assets)
+    return isinstance(project, FrontendProject) and project.bridged
 
 
 def configuration(application: Application) -> str:
@@ -126,7 +122,7 @@ def configuration(application: Application) -> str:
     others = (f"        server {slot_service_name(application.name, slot)}:80 max_fails=0;" for slot in SLOTS)
     return Template(_CONFIG).substitute(
         port=project.port,
-        bridge=PORT,
+        bridge=ASSET_BRIDGE_PORT,
         others="\n".join(others),
         assets=plain + "".join(Template(_ASSETS).substitute(path=path) for path in paths),
     )
@@ -150,26 +146,26 @@ def put_before(application: Application, pod: Manifest) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         own[probe]["httpGet"]["port"] = "own"
     pod["containers"].append(_container(copy.deepcopy(own)))
-    pod["volumes"].append({"name": _NAME, "configMap": {"name": config_map_name(application)}})
+    pod["volumes"].append({"name": ASSET_BRIDGE, "configMap": {"name": config_map_name(application)}})
 
 
 def _container(own: Manifest) -> Manifest:
     ready = {**own["readinessProbe"], "httpGet": {**own["readinessProbe"]["httpGet"], "port": "http"}}
     return {
-        "name": _NAME,
+        "name": ASSET_BRIDGE,
         # A front end's image is an nginx: nothing else has to be pulled, and nothing else to be kept up to date.
         "image": own["image"],
         "imagePullPolicy": own["imagePullPolicy"],
         "command": ["nginx"],
-        "args": ["-e", "stderr", "-c", f"{_FOLDER}/{_FILE}", "-g", "daemon off;"],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "args": ["-e", "stderr", "-c", f"{ASSET_BRIDGE_FOLDER}/{_FILE}", "-g", "daemon off;"],
+        "ports": [{"name": "http", "containerPort": ASSET_BRIDGE_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
         "readinessProbe": ready,
         **({"lifecycle": own["lifecycle"]} if "lifecycle" in own else {}),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": own["securityContext"],
         "volumeMounts": [
-            {"name": _NAME, "mountPath": _FOLDER, "readOnly": True},
+            {"name": ASSET_BRIDGE, "mountPath": ASSET_BRIDGE_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path in the container
         ],
     }

@@ -3,6 +3,7 @@
 from manifests import Manifest
 from manifests.labels import PART_OF
 from model.environment import Environment
+from model.names import label_value
 
 APP_LABEL = "app.kubernetes.io/name"
 INGRESS_NODE = {"package-platform/ingress": "true"}
@@ -27,7 +28,7 @@ def metadata(environment: Environment, namespace: str | None, name: str, compone
         **({"namespace": namespace} if namespace else {}),
         "labels": {
             APP_LABEL: component,
-            "app.kubernetes.io/instance": f"{component}-{environment.name}",
+            "app.kubernetes.io/instance": label_value(f"{component}-{environment.name}"),
             "app.kubernetes.io/component": "ingress",
             "app.kubernetes.io/part-of": PART_OF,
             "app.kubernetes.io/managed-by": "pulumi",

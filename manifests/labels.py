@@ -14,6 +14,13 @@ SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 seconds and more to each change of a Service or Ingress, and with an old provider wait for ever for the token of a
 ServiceAccount, which Kubernetes has not made by itself since 1.24."""
 
+PATCH_FORCE = {"pulumi.com/patchForce": "true"}
+"""For Deployments with an autoscaler, which owns ``spec.replicas`` once it has scaled: where a release has to set that
+number, provider 4.x (server-side apply) would otherwise stop with a conflict of owners.
+
+https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
+"""
+
 
 def selector(application: Application, slot: SlotName) -> dict[str, str]:
     """Return the labels by which a slot's Deployment finds its pods; they can never change."""

@@ -28,6 +28,7 @@ def _container(application: Application) -> Manifest:
     # ASP.NET Core's own switch for the port to listen on; harmless to anything else.
     # https://learn.microsoft.com/aspnet/core/fundamentals/servers/kestrel/endpoints
     own = {"name": "ASPNETCORE_HTTP_PORTS", "value": str(application.project.port)}
-    if own["name"] not in application.project.env:
+    project = application.project
+    if own["name"] not in (*project.env, *(project.secrets.env if project.secrets else ())):
         rendered["env"].insert(0, own)
     return rendered

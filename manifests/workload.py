@@ -13,13 +13,13 @@ from typing import Any
 
 from manifests import Manifest, alb, asset_bridge, configuration, secrets, storage
 from manifests.ingress import canary_ingress, ingress
-from manifests.labels import SKIP_AWAIT, annotations, labels, selector, version_label
+from manifests.labels import PATCH_FORCE, SKIP_AWAIT, annotations, labels, selector, version_label
 from manifests.migration import migration_job, noted_migration
 from manifests.probes import probes
 from model.environment import Environment
 from model.names import SLOTS, SlotName, slot_name, slot_service_name
 from model.plan import Plan, SlotPlan, Wanted, plan
-from model.project import Autoscaling, Project
+from model.project import POD_VARIABLES, Autoscaling, Project
 from model.release import RECORD_ANNOTATION, REVISION_LABEL, Slot
 from model.stack import Application
 
@@ -193,7 +193,6 @@ def container(application: Application) -> Manifest:
     project, image = application.project, application.image
     if image is None:
         raise ValueError(f"{application.gitea_name} has no image tag")
-    from_pod = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
     return {
         "name": application.name,
         "image": image.reference,
@@ -201,7 +200,7 @@ def container(application: Application) -> Manifest:
         "ports": [{"name": "http", "containerPort": project.port, "protocol": "TCP"}],
         "env": [
             *({"name": name, "value": value} for name, value in sorted(project.env.items())),
-            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in POD_VARIABLES.items()),
         ],
         "resources": {
             "requests": project.resources.requests.model_dump(exclude_none=True),
@@ -240,6 +239,8 @@ def deployment(application: Application, environment: Environment, target: SlotP
             "template": template,
         },
     }
+    if project.autoscaling:
+        manifest["metadata"]["annotations"] |= PATCH_FORCE
     return storage.as_stateful_set(application, environment, manifest) if project.stateful else manifest
 
 

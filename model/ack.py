@@ -54,6 +54,9 @@ _INSTANCE_TYPE = re.compile(r"ecs\.[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+\Z")
 _START = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]\Z")
 _OFFSET = re.compile(r"[+-](0[0-9]|1[0-4]):[0-5][0-9]\Z")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+ALB_ADD_ON = "alb-ingress-controller"
+"""The add-on without which nothing serves an AlbConfig."""
 
 Day = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 Policy = Literal["zones", "publicApi", "deletionProtection", "spread", "logs"]
@@ -79,6 +82,13 @@ LogProjectName = Annotated[
 ]
 InstanceType = Annotated[str, _pattern(_INSTANCE_TYPE, "instance type, such as ecs.g8i.xlarge")]
 LabelKey = Annotated[str, _pattern(_LABEL_KEY, "key of a Kubernetes label")]
+LabelValue = Annotated[
+    str,
+    _pattern(
+        _LABEL_VALUE,
+        "value of a Kubernetes label: at most 63 letters, digits, '-', '_' and '.', the last three not at an end",
+    ),
+]
 Start = Annotated[str, _pattern(_START, "time of day, such as 02:00")]
 Offset = Annotated[str, _pattern(_OFFSET, "offset from UTC, such as +08:00")]
 
@@ -99,7 +109,7 @@ class CloudNetwork(Frozen):
 
     cidr: Network
     """Of the VPC."""
-    zones: tuple[Zone, ...]
+    zones: tuple[Zone, ...] = Field(min_length=1)
     """Three or more. A later one is appended; the order of those that are there stays."""
     services: Network
     """Of the Services: outside of the VPC, and never changed."""
@@ -113,7 +123,7 @@ class Taint(Frozen):
     """Keeps pods away that do not tolerate it."""
 
     key: LabelKey
-    value: str = ""
+    value: LabelValue = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
 
 
@@ -137,8 +147,8 @@ class NodePool(Frozen):
         "AliyunLinux3ContainerOptimized"
     )
     """Operating system."""
-    labels: Mapping[LabelKey, str] = Field(default_factory=dict)
-    """Of its nodes; those that carry our own proxies have ``package-platform/ingress: "true"``."""
+    labels: Mapping[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Of its nodes. Our own proxies ask for none: on ACK they are of ``kind: nlb`` and run on any node."""
     taints: tuple[Taint, ...] = ()
     """Of its nodes."""
 
@@ -166,7 +176,10 @@ class Logs(Frozen):
 
 
 class AddOn(Frozen):
-    """An add-on of ACK besides those that are always there, or another version or configuration of one of those."""
+    """An add-on of ACK besides those that are always there, or what differs of one of those.
+
+    A field that is left out stays as it is built in; null takes it away.
+    """
 
     version: str | None = None
     """None for the one that ACK offers at creation; later upgrades are then made in the console."""
@@ -225,7 +238,8 @@ class AckSettings(Frozen):
     shared_files: SharedFiles | None = SharedFiles()
     """The NAS file system; null for none."""
     load_balancer: LoadBalancer | None = LoadBalancer()
-    """The ALB; null for none."""
+    """The ALB, and the add-on that serves it; null for none. An ``ingress.ha`` of ``kind: alb`` with ``vSwitches`` of
+    its own then needs ``addOns: {alb-ingress-controller: {}}``."""
     encrypt_secrets: bool = True
     """Whether Kubernetes Secrets are encrypted with a KMS key of their own; false where KMS is not offered."""
     deletion_protection: bool = True
@@ -239,6 +253,11 @@ class AckSettings(Frozen):
     def makes_load_balancer(self) -> bool:
         """Whether the stack makes an ALB beside the cluster."""
         return self.existing is None and self.load_balancer is not None
+
+    @property
+    def has_alb_controller(self) -> bool:
+        """Whether a cluster that the stack makes has what serves an AlbConfig."""
+        return self.load_balancer is not None or ALB_ADD_ON in self.add_ons
 
 
 class Connection(Frozen):

@@ -85,7 +85,7 @@ class Configuration(Frozen):
     @property
     def paths(self) -> tuple[str, ...]:
         """The folders and files in the container that it fills."""
-        own = (each.path for each in self.files)
+        own = (each.path for each in self.all_files)
         return tuple(path for path in (self.mount, *own) if path)
 
     @model_validator(mode="after")

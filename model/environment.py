@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from model.ack import LabelKey
 from model.fields import Address, DnsLabel, Frozen, HostName, RegistryHost, Seconds
-from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, VipIngress
+from model.ingress import HTTP_PORT, HTTPS_PORT, AlbIngress, HaIngressSettings, NlbIngress, VipIngress
+from model.names import LABEL_LIMIT
 from model.project import ProjectBase, Route
 from model.storage import StorageSettings
+
+_HOST_LIMIT = 253
+_DOMAIN_LIMIT = _HOST_LIMIT - LABEL_LIMIT - len(".")
+
+
+def _domain(value: str) -> str:
+    if len(value) > _DOMAIN_LIMIT:
+        raise ValueError(f"{len(value)} characters leave no room for the host of a route: at most {_DOMAIN_LIMIT}")
+    return value
+
+
+def _each_once(keys: tuple[str, ...]) -> tuple[str, ...]:
+    again = [key for index, key in enumerate(keys) if key in keys[:index]]
+    if again:
+        raise ValueError(f"{again[0]} is there twice: remove one")
+    return keys
+
+
+Domain = Annotated[HostName, AfterValidator(_domain)]
+"""A host name below which there is room for one more label."""
+LabelKeys = Annotated[tuple[LabelKey, ...], Field(min_length=1), AfterValidator(_each_once)]
+"""Keys of labels, each once."""
 
 
 class Registry(Frozen):
@@ -35,7 +59,8 @@ class Ingress(Frozen):
     class_name: DnsLabel = "nginx"
     """``ingressClassName`` of every Ingress."""
     scheme: Literal["http", "https"] = "http"
-    """How clients call it; part of the printed URLs."""
+    """How clients call it; part of the printed URLs. ``https`` at proxies of our own needs their ``ha.tls``, or the
+    ``address`` of what ends TLS in front of them."""
     address: Address | None = None
     """``ip:port`` to connect to where the host names don't resolve; printed with the URLs. By default the first VIP of
     ``ha``."""
@@ -50,6 +75,12 @@ class Ingress(Frozen):
             raise ValueError(f"ha is of kind {self.ha.kind}, which needs dialect: {wanted}")
         if isinstance(self.ha, AlbIngress) and self.scheme == "https" and not self.ha.certificate_ids:
             raise ValueError("scheme: https needs ha.certificateIds, which the ALB's HTTPS listener answers with")
+        own = self.ha if isinstance(self.ha, VipIngress | NlbIngress) else None
+        if own and self.scheme == "https" and not own.tls and not self.address:
+            raise ValueError(
+                "scheme: https needs ha.tls, without which nothing listens at port 443; where something in front ends "
+                "TLS, name its address"
+            )
         return self
 
     @property
@@ -67,7 +98,7 @@ class Environment(Frozen):
     """Name of the environment, by default the stack's: ``test``, ``uat``, ``prod``."""
     namespace: DnsLabel
     """Namespace of all its projects."""
-    domain: HostName
+    domain: Domain
     """Below it the routes' short host names are put: ``api`` → ``api.<domain>``."""
     registry: Registry
     """The image registry."""
@@ -77,13 +108,22 @@ class Environment(Frozen):
     """Where volumes come from."""
     allow_latest: bool = False
     """Whether the tag ``latest`` may be deployed; not where a release has to be repeatable."""
-    spread_over: tuple[str, ...] = Field(default=("kubernetes.io/hostname",), min_length=1)
+    spread_over: LabelKeys = ("kubernetes.io/hostname",)
     """Node labels over which a project's pods are spread evenly: nodes, and zones where there are any."""
 
     node_lost_seconds: Seconds = 10
     """Seconds that pods stay on a node after Kubernetes has noticed that it is not ready or unreachable; then they
     are replaced on other nodes. Kubernetes' own default is 300. It notices after ``--node-monitor-grace-period`` of
     its controller manager, 50 s by default. Each project can have its own."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        ha = self.ingress.ha
+        if isinstance(ha, VipIngress | NlbIngress) and ha.namespace == self.namespace:
+            raise ValueError(
+                f"namespace and ingress.ha.namespace are both {ha.namespace}: the ingress needs one of its own"
+            )
+        return self
 
     def weighs(self, project: ProjectBase) -> bool:
         """Tell whether requests from outside reach a project's slots by weights in its Ingress.

@@ -129,8 +129,9 @@ def _quantity(value: object) -> object:
 def _url_path(value: str) -> str:
     if not _URL_PATH.match(value):
         raise ValueError(f"{value!r} is no URL path: it starts with '/' and has no query, fragment or space")
-    if "//" in value or any(part in {".", ".."} for part in value.split("/")):
-        raise ValueError(f"{value!r} is no plain URL path: '//', '.' and '..' are not allowed")
+    # An Ingress with one of these is refused by Kubernetes, when the pods are there already.
+    if "//" in value or "%2f" in value.lower() or any(part in {".", ".."} for part in value.split("/")):
+        raise ValueError(f"{value!r} is no plain URL path: '//', '%2F', '.' and '..' are not allowed")
     return value
 
 

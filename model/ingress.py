@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from model.fields import Count, DnsLabel, Frozen, HostName, Percent, Port, Quantity, Seconds
+from model.fields import Count, DnsLabel, Frozen, HostName, Percent, Port, Quantity, Seconds, quantity_value
 
 MINIMUM_NODES = 2
 MAXIMUM_VIPS = 16
@@ -84,6 +84,12 @@ class ProxyResources(Frozen):
     memory_limit: Quantity = "512Mi"
     """Memory at which it is ended."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if quantity_value(self.memory) > quantity_value(self.memory_limit):
+            raise ValueError(f"memory {self.memory} is over memoryLimit {self.memory_limit}")
+        return self
+
 
 class ProxySettings(Frozen):
     """Traefik, with its provider for the nginx annotations."""
@@ -115,7 +121,8 @@ class ProxySettings(Frozen):
     tcp_retries: Annotated[int, Field(ge=3, le=15)] | None = None
     """``net.ipv4.tcp_retries2`` of the proxy's pod: how long it waits on a connection to a pod that no longer
     acknowledges anything. 3 is about 3 seconds; the kernel's 15 is a quarter of an hour, which the time-out of the
-    application cuts to ``backendReadSeconds``. The kubelet must allow this sysctl (``allowedUnsafeSysctls``)."""
+    application cuts to ``backendReadSeconds``. The kubelet must allow this sysctl (``allowedUnsafeSysctls``). Not with
+    ``kind: nlb``, whose namespace admits no pod that has it."""
     accept_seconds: Annotated[int, Field(ge=2, le=300)] = 10
     """After the stop signal it goes on accepting for this long while its health answer is 503: the VIP moves first."""
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
@@ -320,6 +327,11 @@ class NlbIngress(Frozen):
         doubled = _doubled([zone.split(":")[0] for zone in self.zones])
         if doubled:
             raise ValueError(f"zones: {doubled[0]} is there twice")
+        if self.proxy.tcp_retries is not None:
+            raise ValueError(
+                'proxy.tcpRetries: has no place with kind: nlb, whose namespace is "restricted" and admits no pod with '
+                "that sysctl: remove it"
+            )
         return self
 
 

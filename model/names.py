@@ -26,6 +26,9 @@ _DERIVED_SUFFIXES = ("-main", "-blue", "-green", "-canary", "-assets")
 NAME_LIMIT = LABEL_LIMIT - _POD_SUFFIX - max(map(len, _DERIVED_SUFFIXES))
 """Characters in a project's Kubernetes name: leaves room for a slot's suffix and for a pod's."""
 
+ASSET_BRIDGE = "asset-bridge"
+"""The container that stands before a blue-green front end's own one."""
+
 _HASH_LENGTH = 6
 _IMAGE_FOLDERS: dict[Kind, str] = {"backend": "back", "frontend": "front"}
 _IMAGE_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
@@ -43,13 +46,15 @@ def kubernetes_name(gitea_name: str) -> str:
     gets a hash of the whole as its suffix, so that two long names with one beginning stay two.
 
     Raises:
-        InvalidName: If nothing is left that starts with a letter.
+        InvalidName: If nothing is left that starts with a letter, or it is a name of our own.
     """
     if not _GITEA_NAME.match(gitea_name):
         raise InvalidName(f"{gitea_name!r} is no Gitea project name: letters, digits, '.', '_' and '-' are allowed")
     name = re.sub(r"[^a-z0-9]+", "-", gitea_name.lower()).strip("-")
     if not name or not name[0].isalpha():
         raise InvalidName(f"{gitea_name!r} can't name a Kubernetes Service: its first character must be a letter")
+    if name == ASSET_BRIDGE:
+        raise InvalidName(f"{gitea_name!r} is what a container beside a front end's own is called: choose another name")
     if len(name) <= NAME_LIMIT:
         return name
     digest = hashlib.sha256(gitea_name.encode()).hexdigest()[:_HASH_LENGTH]

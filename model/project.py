@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from model.build import Build
 from model.configuration import Configuration
@@ -29,15 +30,30 @@ from model.fields import (
 from model.plan import After, StrategyName
 from model.problems import Problem, SettingsError, from_validation
 from model.secrets import ProjectSecrets
-from model.storage import Volume, mount_problem, strategy_problem
+from model.storage import Volume, mount_problem, nested_paths, strategy_problem
 
 LARGEST_GRACE_SECONDS = 3600
+POD_VARIABLES: Mapping[str, str] = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+"""Environment variables that every pod has of its own → the field of the pod that they tell."""
+ASSET_BRIDGE_PORT = 8079
+"""Port of the nginx before a blue-green front end's own one; below 8080, where most projects listen."""
+ASSET_BRIDGE_FOLDER = "/etc/asset-bridge"
+"""Folder of that one's configuration in its container."""
+_LARGEST_USER = 2**31 - 1
+
+
+def _not_an_address(value: str) -> str:
+    try:
+        IPv4Address(value)
+    except ValueError:
+        return value
+    raise ValueError(f"{value!r} is an address: an Ingress knows hosts by name only")
 
 
 class Route(Frozen):
     """One host and path at the ingress that leads to the project."""
 
-    host: HostName
+    host: Annotated[HostName, AfterValidator(_not_an_address)]
     """Host name. Without a ``.`` it is put below the environment's ``domain`` (``api`` → ``api.test.example.com``);
     with one it is used as it is."""
     path: UrlPath = "/"
@@ -157,8 +173,18 @@ class Rollout(Frozen):
     """Percent of pods that may run beyond ``replicas`` during a rolling release, rounded up (so at least one)."""
     min_ready_seconds: Seconds = 2
     """Seconds that a new pod must have been ready before an old one goes."""
-    progress_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
-    """Seconds without progress after which a release counts as failed."""
+    progress_deadline_seconds: Annotated[int, Field(ge=11, le=3600)] = 300
+    """Seconds without progress after which a release counts as failed. Behind ALB a new pod is watched for 10 s."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        # Kubernetes refuses such a Deployment.
+        if self.min_ready_seconds >= self.progress_deadline_seconds:
+            raise ValueError(
+                f"minReadySeconds {self.min_ready_seconds} must be below progressDeadlineSeconds "
+                f"{self.progress_deadline_seconds}"
+            )
+        return self
 
 
 class SmokeCheck(Frozen):
@@ -260,7 +286,7 @@ class ProjectBase(Frozen):
     """Seconds that its pods stay on a node that Kubernetes takes for lost, before they are replaced elsewhere. By
     default the environment's; a ``singleton`` stays until somebody says that the node is off, for a node that is only
     cut off goes on running its pods."""
-    run_as_user: Annotated[int, Field(ge=1, le=4294967295)] | None = None
+    run_as_user: Annotated[int, Field(ge=1, le=_LARGEST_USER)] | None = None
     """Numeric user id, needed only where the image names its user by a word; never root."""
 
     @property
@@ -270,12 +296,9 @@ class ProjectBase(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.singleton and self.autoscaling:
-            raise ValueError("a singleton can't have autoscaling: remove one of the two")
-        if self.singleton and self.strategy != "rolling":
-            raise ValueError(f"a singleton must never run twice, which strategy {self.strategy} does: use rolling")
-        if self.singleton and self.replicas != 1:
-            raise ValueError(f"a singleton has replicas: 1, not {self.replicas}")
+        problem = self._singleton_problem()
+        if problem:
+            raise ValueError(problem)
         startup = self.probes.startup
         limit = startup.period_seconds * startup.failure_threshold
         if limit >= self.rollout.progress_deadline_seconds:
@@ -288,16 +311,56 @@ class ProjectBase(Frozen):
         ) or mount_problem(self.storage, self.config.paths if self.config else ())
         if problem:
             raise ValueError(f"storage: {problem}")
+        problem = self._autoscaling_problem() or self._variable_problem()
+        if problem:
+            raise ValueError(problem)
         doubles = [route for index, route in enumerate(self.routes) if route in self.routes[:index]]
         if doubles:
             raise ValueError(f"routes has {doubles[0].host}{doubles[0].path} twice")
-        taken = {*self.env} & {*(self.secrets.env if self.secrets else ())}
-        if taken:
-            raise ValueError(f"{min(taken)} is in env and in secrets.env: remove one of the two")
         for each in self.secrets.files if self.secrets else ():
             if self.config and self.config.takes(each.path):
                 raise ValueError(f"secrets.files has {each.path}, which config has too: change one")
+        problem = nested_paths(self._paths())
+        if problem:
+            raise ValueError(problem)
         return self
+
+    def _singleton_problem(self) -> str:
+        if not self.singleton:
+            return ""
+        if self.autoscaling:
+            return "a singleton can't have autoscaling: remove one of the two"
+        if self.strategy != "rolling":
+            return f"a singleton must never run twice, which strategy {self.strategy} does: use rolling"
+        return "" if self.replicas == 1 else f"a singleton has replicas: 1, not {self.replicas}"
+
+    def _autoscaling_problem(self) -> str:
+        scaled, resources = self.autoscaling, self.resources
+        if scaled is None:
+            return ""
+        if not 1 <= self.replicas <= scaled.max_replicas:
+            # Without a pod an autoscaler is off, and never starts the first one.
+            return f"replicas {self.replicas} is not from 1 to autoscaling.maxReplicas {scaled.max_replicas}"
+        if not resources.requests.cpu and not resources.limits.cpu:
+            return "autoscaling goes by the share of resources.requests.cpu that is used: name one"
+        return ""
+
+    def _variable_problem(self) -> str:
+        secret = self.secrets.env if self.secrets else ()
+        both = {*self.env} & {*secret}
+        if both:
+            return f"{min(both)} is in env and in secrets.env: remove one of the two"
+        own = {*self.env, *secret} & {*POD_VARIABLES}
+        return f"{min(own)} is a variable that every pod has of its own: choose another name" if own else ""
+
+    def _paths(self) -> dict[str, Sequence[str]]:
+        """Return what takes a place in the container → its folders and files."""
+        return {
+            "the pod itself": ("/tmp",),  # noqa: S108 - a path in the container
+            "storage": [each.mount for each in self.storage],
+            "config": self.config.paths if self.config else (),
+            "secrets.files": [each.path for each in self.secrets.files] if self.secrets else (),
+        }
 
 
 class BackendProject(ProjectBase):
@@ -331,7 +394,7 @@ class FrontendProject(ProjectBase):
     strategy: StrategyName = "blueGreen"
     """How a release replaces the running one: ``rolling`` (pod by pod), ``blueGreen`` (a second group of pods gets all
     traffic at once) or ``canary`` (a second release gets a part of it)."""
-    assets: tuple[UrlPath, ...] = ("/",)
+    assets: tuple[Annotated[UrlPath, Field(pattern=r"^[A-Za-z0-9._~/-]+$")], ...] = ("/",)
     """Paths below which a file that one group of pods lacks is asked of the other, with ``strategy: blueGreen``: a page
     that was loaded before the switch still finds its content-hashed assets, and one of the new release finds its own
     from the first moment. Empty switches it off. What is missing must be answered with 404 there, not with a page."""
@@ -343,6 +406,24 @@ class FrontendProject(ProjectBase):
     resources: Resources = Resources(
         requests=ComputeResources(cpu="20m", memory="32Mi"), limits=ComputeResources(memory="128Mi")
     )
+
+    @property
+    def bridged(self) -> bool:
+        """Whether an nginx of ours stands before the project's own one, to ask the other slots for assets."""
+        return self.strategy == "blueGreen" and bool(self.assets)
+
+    def _paths(self) -> dict[str, Sequence[str]]:
+        own = (ASSET_BRIDGE_FOLDER,) if self.bridged else ()
+        return {**super()._paths(), "the asset bridge": own}
+
+    @model_validator(mode="after")
+    def _bridge_fits(self) -> Self:
+        if self.bridged and self.port == ASSET_BRIDGE_PORT:
+            raise ValueError(
+                f"port {ASSET_BRIDGE_PORT} is that of the nginx before it (docs/how-to/strategies.md): choose another, "
+                "or set assets: []"
+            )
+        return self
 
 
 Project = BackendProject | FrontendProject
@@ -367,17 +448,36 @@ def parse_project(file: str, data: object, environment: str) -> Project:
     fields = plain_mapping(data)
     if fields is None:
         raise SettingsError([Problem(file, "", "must be a mapping of fields, the first one `kind: backend`")])
-    own = {key: value for key, value in fields.items() if key != ENVIRONMENTS}
+    own = with_defaults({key: value for key, value in fields.items() if key != ENVIRONMENTS})
     overrides, problems = _overrides(file, fields.get(ENVIRONMENTS, {}))
     known = _known_fields(own)
     project = _checked(file, own, "", known, problems)
     for name, override in overrides.items():
-        resolved = _checked(file, merged(own, override), f"{ENVIRONMENTS}.{name}", known, problems)
+        resolved = _checked(file, with_defaults(merged(own, override)), f"{ENVIRONMENTS}.{name}", known, problems)
         if name == environment:
             project = resolved
     if problems or project is None:
         raise SettingsError(problems)
     return project
+
+
+def with_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's fields, in which what is said of probes and resources is laid over what its kind has by default.
+
+    So one path, or one limit, can be named alone; what is ``null`` is taken away.
+    """
+    model = _model(fields)
+    if model is None:
+        return fields
+    partial = {name: plain_mapping(fields.get(name)) for name in ("probes", "resources")}
+    said = {name: value for name, value in partial.items() if value is not None}
+    defaults = {name: model.model_fields[name].default.model_dump(by_alias=True, exclude_none=True) for name in said}
+    return {**fields, **{name: merged(defaults[name], value) for name, value in said.items()}}
+
+
+def _model(fields: Mapping[str, Any]) -> type[ProjectBase] | None:
+    kind = fields.get("kind")
+    return _MODELS.get(kind) if isinstance(kind, str) else None
 
 
 def _overrides(file: str, data: object) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
@@ -403,7 +503,7 @@ def _checked(file: str, data: dict[str, Any], prefix: str, known: list[str], pro
         return _PROJECT.validate_json(json.dumps(data), by_alias=True, by_name=False)
     except ValidationError as error:
         own = {(problem.field, problem.message) for problem in problems if problem.file == file}
-        found = from_validation(file, error, known=known, skip_first=data.get("kind") in _MODELS)
+        found = from_validation(file, error, known=known, skip_first=_model(data) is not None)
         # What the file itself says wrong is said once, not again for each environment that inherits it.
         fresh = [problem for problem in found if (problem.field, problem.message) not in own]
         problems += [replace(each, field=f"{prefix}.{each.field}" if prefix else each.field) for each in fresh]
@@ -411,13 +511,17 @@ def _checked(file: str, data: dict[str, Any], prefix: str, known: list[str], pro
 
 
 def _known_fields(data: dict[str, Any]) -> list[str]:
-    models = [_MODELS[data["kind"]]] if data.get("kind") in _MODELS else list(_MODELS.values())
+    model = _model(data)
+    models = [model] if model else list(_MODELS.values())
     return [*field_names(*models), ENVIRONMENTS]
 
 
 def project_schema() -> dict[str, Any]:
     """Return the JSON Schema of a project file, so that editors complete and check it."""
     schema = _PROJECT.json_schema()
+    for partial in (Probes, Probe, LivenessProbe):
+        # The kind has defaults for what a file leaves out of them.
+        schema["$defs"][partial.__name__].pop("required", None)
     for model in _MODELS.values():
         definition = schema["$defs"][model.__name__]
         override = {key: value for key, value in definition["properties"].items() if key != "kind"}

@@ -43,12 +43,14 @@ def _without(notes: re.Pattern[str], text: str) -> str | None:
 
 def _tree(text: str) -> str | None:
     """Read JSON, in which sops also keeps what it has no form for, or YAML."""
+    if _VALUE not in text:
+        return None  # any text at all, of which nothing has to be right
     try:
         tree = plain_mapping(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             tree = plain_mapping(yaml.safe_load(text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, KeyError, RecursionError):
             return None
     if tree is None or plain_mapping(tree.pop("sops", None)) is None:
         return None

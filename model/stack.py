@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import Field, SecretBytes, SecretStr, ValidationError
 
-from model.ack import AckSettings, policy_problems
+from model.ack import ALB_ADD_ON, AckSettings, policy_problems
 from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
@@ -33,6 +33,8 @@ from model.storage import Claim, change_problems, claim_name, class_problems
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
+LATEST = "latest"
+"""The tag that follows every push; an environment may refuse it."""
 _USUAL_ORDER = 10
 """``alb.ingress.kubernetes.io/order`` of an Ingress without one; those of one order go by their names.
 https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/use-alb-ingresses-to-perform-canary-releases-1"""
@@ -667,22 +669,38 @@ def _cluster_problems(file: str, config: StackConfig) -> list[Problem]:
             problems.append(Problem(file, field, "has no place beside cluster.loadBalancer, the ALB that is taken"))
         elif not own and not ingress.v_switches:
             problems.append(Problem(file, field, "is required: the stack makes no ALB beside its cluster"))
+        if config.cluster and not config.cluster.existing and not config.cluster.has_alb_controller:
+            message = f"ingress.ha is of kind alb and loadBalancer is null: add `{ALB_ADD_ON}: {{}}`"
+            problems.append(Problem(file, f"{NAMESPACE}:cluster.addOns", message))
     return problems
 
 
 def _wrong_canaries(file: str, config: StackConfig, projects: Mapping[str, Project]) -> list[Problem]:
     problems: list[Problem] = []
-    for name in config.canaries:
+    for name, wish in config.canaries.items():
         field = f"{NAMESPACE}:canaries.{name}"
         project = projects.get(name)
         if project is None:
             problems.append(Problem(file, field, f"there is no project file for it{nearest(name, list(projects))}"))
-        elif project.strategy != "canary":
+            continue
+        if wish.tag == LATEST and not config.environment.allow_latest:
+            problems.append(Problem(file, f"{field}.tag", _latest_refused(config)))
+        if project.strategy != "canary":
             message = (
                 f"its strategy in {config.environment.name} is {project.strategy}: a canary needs strategy: canary"
             )
             problems.append(Problem(file, field, message))
+        elif not project.routes and (wish.weight or wish.header):
+            message = f"projects/{name}.yaml has no routes: only the ingress can give a canary a part of the requests"
+            problems.append(Problem(file, field, message))
     return problems
+
+
+def _latest_refused(config: StackConfig) -> str:
+    return (
+        f"the tag 'latest' is not allowed in {config.environment.name}, where a release must be repeatable: "
+        "name the tag that latest stands for"
+    )
 
 
 def _wrong_revisions(
@@ -761,10 +779,5 @@ def _wrong_tags(file: str, config: StackConfig, written: Mapping[str, object], k
     ]
     if config.environment.allow_latest:
         return problems
-    message = (
-        f"the tag 'latest' is not allowed in {config.environment.name}, where a release must be repeatable: "
-        "name the tag that latest stands for"
-    )
-    return problems + [
-        Problem(file, f"{field}.{name}", message) for name, tag in config.tags.items() if tag == "latest"
-    ]
+    message = _latest_refused(config)
+    return problems + [Problem(file, f"{field}.{name}", message) for name, tag in config.tags.items() if tag == LATEST]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
@@ -35,7 +36,7 @@ _STATEFUL_SET_TYPE = "kubernetes:apps/v1:StatefulSet"
 _CLASS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _TEMPORARY = "/tmp"  # noqa: S108 - a path in the container
 _NAME_LIMIT = 30
-_TAKEN_NAMES = ("asset-bridge", "config", "tmp")
+_TAKEN_NAMES = ("asset-bridge", "config", "secrets", "tmp")
 
 
 def _class_name(value: str) -> str:
@@ -247,6 +248,21 @@ def mount_problem(volumes: Sequence[Volume], taken: Sequence[str]) -> str:
         for path in (*(other.mount for other in earlier), *taken):
             if _inside(each.mount, path) or _inside(path, each.mount):
                 return f"the mount {each.mount} of {each.name} and {path} are inside each other: change one"
+    return ""
+
+
+def nested_paths(places: Mapping[str, Sequence[str]]) -> str:
+    """Return which of a container's folders and files are in each other's way, empty if none are.
+
+    Kubernetes refuses a path that is mounted twice, and one mount hides what another has in its folder.
+
+    Args:
+        places: What takes them → its paths.
+    """
+    pairs = [(what, path) for what, paths in places.items() for path in paths]
+    for (what, path), (other, its) in combinations(pairs, 2):
+        if _inside(path, its) or _inside(its, path):
+            return f"{path} ({what}) and {its} ({other}) are inside each other: change one"
     return ""
 
 

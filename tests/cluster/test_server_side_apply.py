@@ -14,6 +14,7 @@ import yaml
 from devcluster import commands, kubectl
 from manifests import Manifest
 from manifests.namespace import namespace
+from model.project import Autoscaling
 from model.stack import Application
 from tests.cluster.embedded import Cluster
 from tests.conftest import committed_stack, rendered
@@ -43,9 +44,9 @@ def apply(cluster: Cluster, objects: list[Manifest]) -> str:
     return finished.stderr
 
 
-def attempt(cluster: Cluster, objects: list[Manifest]) -> CompletedProcess[str]:
+def attempt(cluster: Cluster, objects: list[Manifest], *options: str) -> CompletedProcess[str]:
     command = kubectl.command(
-        cluster.instance, "apply", "--server-side", "--field-manager=pulumi-kubernetes", "-f", "-"
+        cluster.instance, "apply", "--server-side", "--field-manager=pulumi-kubernetes", *options, "-f", "-"
     )
     return commands.attempt(command, text=yaml.safe_dump_all(objects))
 
@@ -89,3 +90,23 @@ def test_the_check_can_fail(prepared: Cluster) -> None:
     refused = attempt(prepared, [deployment])
     assert refused.returncode != 0
     assert "duplicate entries for key" in refused.stderr
+
+
+def test_a_number_that_an_autoscaler_owns_can_be_set_by_a_release(prepared: Cluster) -> None:
+    project = STACK.deployed[0].project.model_copy(update={"autoscaling": Autoscaling(max_replicas=8)})
+    application = STACK.deployed[0].model_copy(update={"project": project})
+    (deployment,) = [each for each in manifests(application) if each["kind"] == "Deployment"]
+    deployment["metadata"]["name"] = name = "scaled"
+    paused = {**deployment, "spec": {**deployment["spec"], "paused": True}}
+    apply(prepared, [paused])
+    scope = f"--namespace={ENVIRONMENT.namespace}"
+    # By the subresource `scale`, as an autoscaler does it; without a pod, as nothing is rolled out while it is paused.
+    prepared.kubectl("scale", scope, f"deployment/{name}", "--replicas=3")
+    again = {**paused, "spec": {**paused["spec"], "replicas": 2}}
+    stopped = attempt(prepared, [again])
+    assert ".spec.replicas" in stopped.stderr
+    assert "conflict" in stopped.stderr
+    # Provider 4.x forces where the object says so.
+    assert deployment["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
+    assert attempt(prepared, [again], "--force-conflicts").returncode == 0
+    assert prepared.get("deployment", name, scope)["spec"]["replicas"] == 2

@@ -190,7 +190,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> 
         if error:
             raise error
 
-    def stateful_rollout(_: object) -> Callable[[Application], Awaitable[None]]:
+    def stateful_rollout(*_: object) -> Callable[[Application], Awaitable[None]]:
         return wait
 
     monkeypatch.setattr(rollout, "stateful_rollout", stateful_rollout)

@@ -17,6 +17,10 @@ CLUSTER_ID = "c" + "0" * 31 + "a"
 ALL: dict[str, Any] = read_stack_file(PROGRAM, "prod")
 GOOD: dict[str, Any] = ALL["cluster"]
 ZONES: list[dict[str, str]] = GOOD["network"]["zones"]
+SWITCHES: dict[str, Any] = {"environment": {"ingress": {"ha": {"vSwitches": ["vsw-1a", "vsw-1b"]}}}}
+WITHOUT_BALANCER: dict[str, Any] = {"cluster": {"loadBalancer": None, "addOns": {"alb-ingress-controller": {}}}}
+LABEL_VALUE = "value of a Kubernetes label: at most 63 letters, digits, '-', '_' and '.', the last three not at an end"
+CONTROLLER = "add-on-alb-ingress-controller"
 KUBECONFIG = json.dumps(
     {
         "clusters": [{"name": "k", "cluster": {"server": "https://203.0.113.9:6443", "certificate-authority": "x"}}],
@@ -38,6 +42,15 @@ def found(**changes: Any) -> list[str]:
 def with_zones(*changes: dict[str, str], **network: Any) -> dict[str, Any]:
     zones = [{**zone, **change} for zone, change in zip(ZONES, [*changes, {}, {}, {}], strict=False)]
     return {"network": {"zones": zones, **network}}
+
+
+def told(data: dict[str, Any]) -> list[str]:
+    """Return what the whole stack file is told."""
+    try:
+        build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", data)
+    except SettingsError as error:
+        return [f"{each.field.removeprefix('package-platform:')}: {each.message}" for each in error.problems]
+    return []
 
 
 def test_the_committed_cluster_is_good() -> None:
@@ -194,7 +207,7 @@ def test_parts_that_are_not_wanted_are_not_made() -> None:
     bare = settings(sharedFiles=None, loadBalancer=None, encryptSecrets=False)
     kinds = {each.kind.partition(".")[0] for each in ack_cluster(bare)}
     assert kinds == {"vpc", "ecs", "log", "cs"}
-    assert "add-on-alb-ingress-controller" not in {each.name for each in ack_cluster(bare)}
+    assert CONTROLLER not in {each.name for each in ack_cluster(bare)}
 
 
 def test_a_pool_that_does_not_scale_has_a_size() -> None:
@@ -240,18 +253,62 @@ def test_who_releases_asks_for_a_credential_and_nothing_else() -> None:
 
 
 def test_the_alb_is_the_clusters_own_or_has_networks_of_its_own() -> None:
-    field = "package-platform:environment.ingress.ha.vSwitches"
-
-    def told(data: dict[str, Any]) -> list[str]:
-        try:
-            build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", data)
-        except SettingsError as error:
-            return [f"{each.field}: {each.message}" for each in error.problems]
-        return []
-
-    switches = {"environment": {"ingress": {"ha": {"vSwitches": ["vsw-1a", "vsw-1b"]}}}}
-    without = {"cluster": {"loadBalancer": None}}
+    field = "environment.ingress.ha.vSwitches"
     assert told(ALL) == []
-    assert told(merged(ALL, switches)) == [f"{field}: has no place beside cluster.loadBalancer, the ALB that is taken"]
-    assert told(merged(ALL, without)) == [f"{field}: is required: the stack makes no ALB beside its cluster"]
-    assert told(merged(merged(ALL, without), switches)) == []
+    assert told(merged(ALL, SWITCHES)) == [f"{field}: has no place beside cluster.loadBalancer, the ALB that is taken"]
+    assert told(merged(ALL, WITHOUT_BALANCER)) == [f"{field}: is required: the stack makes no ALB beside its cluster"]
+    assert told(merged(merged(ALL, WITHOUT_BALANCER), SWITCHES)) == []
+
+
+def test_an_alb_that_is_not_the_clusters_own_needs_its_controller() -> None:
+    without = merged(ALL, {"cluster": {"loadBalancer": None}})
+    assert told(merged(without, SWITCHES)) == [
+        "cluster.addOns: ingress.ha is of kind alb and loadBalancer is null: add `alb-ingress-controller: {}`"
+    ]
+    controller = settings(**WITHOUT_BALANCER["cluster"])
+    assert CONTROLLER in {each.name for each in ack_cluster(controller)}
+
+
+def test_what_an_add_on_does_not_say_stays_as_it_is_built_in() -> None:
+    def controller(**add_on: Any) -> dict[str, Any]:
+        given = settings(addOns={"alb-ingress-controller": add_on, "metrics-server": {"version": "v0.7"}})
+        found = {each.name: dict(each.inputs) for each in ack_cluster(given)}
+        assert found["add-on-metrics-server"]["version"] == "v0.7"
+        return {key: found[CONTROLLER].get(key) for key in ("version", "config")}
+
+    built_in = controller()
+    assert json.loads(built_in["config"]) == {"albIngress": {"CreateDefaultALBConfig": False}}
+    assert controller(version="v2.17.0") == {**built_in, "version": "v2.17.0"}
+    assert controller(config="{}") == {"version": None, "config": "{}"}
+    assert controller(config=None) == {"version": None, "config": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"network": {"zones": []}, "exceptions": {"zones": "a rehearsal"}},
+            "network.zones: tuple should have at least 1 item after validation, not 0",
+        ),
+        (
+            {"nodePools": {"apps": {"labels": {"team": "a b"}}}},
+            f"nodePools.apps.labels.team: 'a b' is no {LABEL_VALUE}",
+        ),
+        (
+            {"nodePools": {"apps": {"labels": {"team": "a" * 64}}}},
+            f"nodePools.apps.labels.team: '{'a' * 64}' is no {LABEL_VALUE}",
+        ),
+        (
+            {"nodePools": {"apps": {"taints": [{"key": "team", "value": "-"}]}}},
+            f"nodePools.apps.taints.0.value: '-' is no {LABEL_VALUE}",
+        ),
+    ],
+)
+def test_what_is_of_no_form(changes: dict[str, Any], line: str) -> None:
+    assert f"cluster.{line}" in told(merged(ALL, {"cluster": changes}))
+
+
+@pytest.mark.parametrize("value", ["", "a", "A-b_c.9", "a" * 63])
+def test_values_of_labels(value: str) -> None:
+    pools = {"apps": {"labels": {"team": value}, "taints": [{"key": "team", "value": value}]}}
+    assert told(merged(ALL, {"cluster": {"nodePools": pools}})) == []

@@ -18,7 +18,7 @@ import pytest
 from devcluster import nginx
 from devcluster.progress import Progress
 from manifests import asset_bridge
-from model.project import FrontendProject
+from model.project import ASSET_BRIDGE_PORT, FrontendProject
 from model.stack import Application
 
 SLOTS = {
@@ -83,7 +83,7 @@ def bridge(folder: Path, port: int, own: int, others: Mapping[str, int]) -> Gene
     """Run the bridge as it is rendered; only ports, paths and what stands for the Services' names are others."""
     rendered = FrontendProject(kind="frontend", port=own)
     text = asset_bridge.configuration(Application(gitea_name="packet", file="f", project=rendered, image=None))
-    text = text.replace(f"listen {asset_bridge.PORT};", f"listen 127.0.0.1:{port};").replace("/tmp/", f"{folder}/")
+    text = text.replace(f"listen {ASSET_BRIDGE_PORT};", f"listen 127.0.0.1:{port};").replace("/tmp/", f"{folder}/")
     for name, other in others.items():
         assert f"server {name}:80 " in text
         text = text.replace(f"server {name}:80 ", f"server 127.0.0.1:{other} ")

@@ -119,3 +119,11 @@ def test_a_release_reads_how_many_pods_there_are(
         changer.make(stack.application("2"), Wish("release"))
     (call,) = stack.calls()
     assert call["instruction"].get("pods", {}) == told
+
+
+def test_a_release_may_set_the_number_that_the_autoscaler_owns() -> None:
+    annotations = [each.deployment["metadata"]["annotations"] for each in rendered(ran(("blue", "1")), {}).slots]
+    assert [each["pulumi.com/patchForce"] for each in annotations] == ["true"] * len(annotations)
+    assert annotations
+    alone = rendered(ran(("blue", "1")), {}, autoscaling=None)
+    assert all("pulumi.com/patchForce" not in each.deployment["metadata"]["annotations"] for each in alone.slots)

@@ -67,7 +67,7 @@ def test_good_input_is_no_problem() -> None:
         ),
         (
             {**BACKEND, "routes": [{"host": "api", "path": "/a/../b"}]},
-            "routes.0.path: '/a/../b' is no plain URL path: '//', '.' and '..' are not allowed",
+            "routes.0.path: '/a/../b' is no plain URL path: '//', '%2F', '.' and '..' are not allowed",
         ),
         ({**BACKEND, "routes": [{"path": "/"}]}, "routes.0.host: is required"),
         (

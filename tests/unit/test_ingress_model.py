@@ -16,6 +16,7 @@ NODES = [
 VIP = {"address": "10.0.0.100", "routerId": 51}
 KEEPALIVED: dict[str, Any] = {"kind": "keepalived", "network": "10.0.0.0/24", "nodes": NODES, "vips": [VIP]}
 ALB: dict[str, Any] = {"kind": "alb", "vSwitches": ["vsw-bp1a", "vsw-bp1b", "vsw-bp1c"]}
+TLS = {"secret": "wildcard"}
 NLB: dict[str, Any] = {"kind": "nlb", "zones": ["cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b"]}
 
 
@@ -45,7 +46,7 @@ def test_good_input_is_no_problem(ha: dict[str, Any]) -> None:
 
 def test_address_is_the_first_vip_unless_it_is_written() -> None:
     assert parse(KEEPALIVED).environment.ingress.entry == "10.0.0.100:80"
-    assert parse(KEEPALIVED, scheme="https").environment.ingress.entry == "10.0.0.100:443"
+    assert parse({**KEEPALIVED, "tls": TLS}, scheme="https").environment.ingress.entry == "10.0.0.100:443"
     assert parse(KEEPALIVED, address="10.9.9.9:80").environment.ingress.entry == "10.9.9.9:80"
     assert parse(ALB).environment.ingress.entry is None
 
@@ -64,6 +65,25 @@ def test_the_dialect_is_that_of_the_way_in() -> None:
 def test_https_at_an_alb_needs_a_certificate() -> None:
     assert "scheme: https needs ha.certificateIds" in refused(ALB, scheme="https")
     parse({**ALB, "certificateIds": ["1234567-cn-hangzhou"]}, scheme="https")
+
+
+@pytest.mark.parametrize("ha", [KEEPALIVED, NLB], ids=lambda ha: ha["kind"])
+def test_https_at_our_own_proxies_needs_a_certificate_or_what_ends_it_before_them(ha: dict[str, Any]) -> None:
+    assert refused(ha, scheme="https") == (
+        "scheme: https needs ha.tls, without which nothing listens at port 443; "
+        "where something in front ends TLS, name its address"
+    )
+    assert parse({**ha, "tls": TLS}, scheme="https")
+    assert parse(ha, scheme="https", address="10.9.9.9:443").environment.ingress.entry == "10.9.9.9:443"
+
+
+def test_the_proxies_behind_an_nlb_have_no_unsafe_sysctl() -> None:
+    (line,) = problems({**NLB, "proxy": {"tcpRetries": 3}})
+    assert line.endswith(
+        'proxy.tcpRetries: has no place with kind: nlb, whose namespace is "restricted" and admits no pod with that '
+        "sysctl: remove it"
+    )
+    assert parse({**KEEPALIVED, "proxy": {"tcpRetries": 3}})
 
 
 def vips(*addresses: str) -> list[dict[str, Any]]:
@@ -104,6 +124,11 @@ def vips(*addresses: str) -> list[dict[str, Any]]:
             {"handOverSeconds": 7},
             "handOverSeconds: the VIP leaves within 11 s, but the proxy accepts for 10 s: raise proxy.acceptSeconds",
         ),
+        (
+            {"proxy": {"resources": {"memory": "1Gi", "memoryLimit": "512Mi"}}},
+            "proxy.resources: memory 1Gi is over memoryLimit 512Mi",
+        ),
+        ({"proxy": {"resources": {"memory": "513Mi"}}}, "proxy.resources: memory 513Mi is over memoryLimit 512Mi"),
         ({"proxy": {"tries": 0}}, "proxy.tries: input should be greater than or equal to 1 (got 0)"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model.problems import SettingsError
+from model.problems import Problem, SettingsError
 from model.release import Instruction
 from model.stack import Application, Stack, instructed
 from registry import ImageMissingError, Registry, RegistryError
@@ -62,6 +62,25 @@ def test_environments_are_those_of_the_stack_files(program: Path) -> None:
     assert environment_names(program, "test") == ["test", "uat"]
 
 
+@pytest.mark.parametrize(
+    "content", [b"# nothing yet\n", b"config:\n  package-platform:environment: {name: 5}\n", b"\xff", b"a: !!int two\n"]
+)
+def test_another_stacks_broken_file_is_its_own_problem(program: Path, content: bytes) -> None:
+    (program / "Pulumi.other.yaml").write_bytes(content)
+    assert "test" in environment_names(program, "test")
+
+
+def test_an_editors_lock_is_no_project(program: Path) -> None:
+    (program / "projects" / ".#web.yaml").symlink_to("nowhere")
+    (program / "projects" / "gone.yaml").symlink_to("nowhere")
+    problems: list[Problem] = []
+    files = read_projects(program, problems)
+    assert "projects/.#web.yaml" not in files
+    assert [(each.file, each.message) for each in problems if "gone" in each.file] == [
+        ("projects/gone.yaml", "can't be read: No such file or directory")
+    ]
+
+
 def test_other_files_are_no_projects(program: Path) -> None:
     (program / "projects" / "README.md").write_text("hello")
     assert list(read_projects(program, [])) == ["projects/label.yaml", "projects/packet.yaml"]
@@ -91,7 +110,7 @@ def told(stack: Stack, **digests: str) -> Application:
 
 def test_what_release_has_asked_is_not_asked_again(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, RegistryError("it is down"))
-    (program / "projects" / "packet.yaml").write_text("kind: frontend\nstrategy: canary\n")
+    (program / "projects" / "packet.yaml").write_text("kind: frontend\nstrategy: canary\nroutes: [{host: packet}]\n")
     canaries = {"packet": {"tag": "2", "weight": 10}}
     stack = build_stack(program, "Pulumi.test.yaml", "test", {**CONFIG, "canaries": canaries})
     both = told(stack, tags="sha256:aa", canaries="sha256:bb")

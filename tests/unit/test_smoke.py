@@ -64,3 +64,48 @@ def test_a_service_that_does_not_know_its_pods_yet_is_asked_again(monkeypatch: p
     application = Application(gitea_name="Some.Api", file="f", project=project, image=None)
     smoke.check(ENVIRONMENT, lambda _: next(later))(application, GREEN)
     assert next(later, None) is None
+
+
+CONTENT = """\
+apiVersion: v1
+kind: Config
+clusters: [{name: own, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: own, user: {token: hidden-token}}]
+contexts: [{name: own, context: {cluster: own, user: own}}]
+current-context: own
+"""
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) -> None:
+    """Let the stack file have these values for Pulumi's default provider."""
+
+    def config(_: str) -> Mapping[str, str]:
+        return values
+
+    monkeypatch.setattr(smoke.pulumi, "Config", config)
+
+
+def test_a_cluster_of_the_stacks_own_is_asked_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/of/another/cluster")
+    configure(monkeypatch, {"context": "of-another"})
+    ask = smoke.connect(CONTENT)
+    status, said = ask("/readyz")
+    assert status == 502
+    assert "refused" in said.lower() or "connect" in said.lower()
+
+
+@pytest.mark.parametrize("config", [{}, {"kubeconfig": CONTENT, "context": "other"}, {"kubeconfig": "{clusters: ["}])
+def test_no_cluster_is_an_error_of_one_line_that_shows_no_secret(
+    config: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    configure(monkeypatch, config)
+    with pytest.raises(smoke.SmokeError, match="no cluster is found to ask for its pods") as caught:
+        smoke.connect()
+    assert "hidden-token" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_content_of_a_kubeconfig_may_be_in_the_stack_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, {"kubeconfig": CONTENT})
+    assert smoke.connect()("/readyz")[0] == 502

@@ -177,3 +177,9 @@ def test_one_variable_in_two_files(checkout: Checkout, sops: pytest.MonkeyPatch)
 
 def test_mount_is_for_encrypted_files_too() -> None:
     assert Configuration.model_validate({"mount": "/a", "secretFiles": ({"file": "b"},)}).takes("/a/b")
+
+
+@pytest.mark.parametrize("text", ["when: 2024-02-30\n", "a: 0b_\n", "a: !!bool x\n", "[" * 5000, "{" * 5000])
+@pytest.mark.parametrize("mark", ["", f"b: {VALUE}\n"])
+def test_any_text_can_be_asked_about(text: str, mark: str) -> None:
+    assert encrypted_values("x.yaml", (mark + text).encode()) is None

@@ -37,3 +37,33 @@ def test_what_can_not_be_read_is_one_line_with_the_place(text: str, problem: str
     assert lines[0].startswith("f.yaml:")
     if problem:
         assert lines[0] == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("env: &a {x: *a}", "line 1: not readable as YAML: the alias *a is inside of what it stands for"),
+        ("a: !!timestamp 2022-01-01", "could not determine a constructor for the tag"),
+        ("a: !!binary aGVsbG8=", "could not determine a constructor for the tag"),
+        ("a: !!set {A, B}", "could not determine a constructor for the tag"),
+        ("a: 1\nb: !!int two", "line 2: not readable as YAML: 'two' can't be read as int"),
+        ("a: !!bool maybe", "'maybe' can't be read as bool"),
+        ("a: !!float much", "'much' can't be read as float"),
+        (f"a: {'7' * 5000}", "can't be read as int"),
+        (f"a: {'[' * 3000}", "is nested too deeply"),
+    ],
+)
+def test_what_has_no_end_or_no_form_in_json_is_refused_by_name(text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_yaml("projects/x.yaml", text)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("projects/x.yaml:")
+    assert said in line
+
+
+def test_aliases_that_end_are_read() -> None:
+    assert parse_yaml("x.yaml", "a: &one {b: [1]}\nc: *one\nd: [*one]") == {
+        "a": {"b": [1]},
+        "c": {"b": [1]},
+        "d": [{"b": [1]}],
+    }
