@@ -34,7 +34,7 @@ demo: up ## the chain: `git push` to a real Gitea → webhook → build → regi
 down: .venv/.stamp ## stop all; the machine is as before, and `make up` resumes
 	@$(PYTHON) -m devcluster down
 
-test: check unit cluster ## every test: style, types, unit, golden, program, and those on the real cluster
+test: check unit cluster ## style, types, unit, golden, program, and the short tests on the real cluster
 
 check: .venv/.stamp ## style, types and the direction of imports
 	@$(PYTHON) -m ruff format --check .
@@ -45,10 +45,10 @@ check: .venv/.stamp ## style, types and the direction of imports
 unit: .venv/.stamp ## tests that need no cluster
 	@$(PYTHON) -m pytest -m "not cluster" --numprocesses=auto
 
-cluster: .venv/.stamp ## tests on a real cluster of their own (root; builds the tools first)
+cluster: .venv/.stamp ## the short tests on a real cluster of their own (root; builds the tools first)
 	@$(PYTHON) -m pytest -m "cluster and not soak" --durations=15
 
-soak: .venv/.stamp ## the cluster tests with the full numbers of requests, then the benchmarks
+soak: .venv/.stamp ## all cluster tests, with the full numbers, then the benchmarks
 	@PACKAGE_PLATFORM_SOAK=1 $(PYTHON) -m pytest -m cluster --durations=15
 	@$(MAKE) --no-print-directory bench bench-ingress bench-release bench-healing WRITE=1
 

@@ -16,7 +16,7 @@ import pulumi
 
 from model.environment import Environment
 from model.fields import plain_mapping
-from model.names import slot_service_name
+from model.names import ASSET_BRIDGE_HEADER, slot_service_name
 from model.plan import SlotPlan
 from model.problems import SettingsError
 from model.project import SmokeCheck
@@ -46,7 +46,9 @@ def check(environment: Environment, ask: Ask | None = None) -> Callable[[Applica
     """
 
     def checked(application: Application, slot: SlotPlan) -> None:
-        wanted = application.project.blue_green.smoke
+        project = application.project
+        # An environment may release the same project pod by pod: then nothing stands beside what serves.
+        wanted = project.blue_green.smoke if project.strategy == "blueGreen" else ()
         if not wanted:
             return
         asking = ask or connect()
@@ -141,7 +143,8 @@ def connect(kubeconfig: str = "") -> Ask:
 
     def ask(path: str) -> tuple[int, str]:
         try:
-            answer = client.get(path)
+            # Of a front end the new pods' own answer counts, not what they would fetch from the old ones.
+            answer = client.get(path, headers={ASSET_BRIDGE_HEADER: "1"})
         except httpx2.HTTPError as error:
             return HTTPStatus.BAD_GATEWAY, str(error)
         return answer.status_code, answer.text

@@ -29,6 +29,8 @@ NAME_LIMIT = LABEL_LIMIT - _POD_SUFFIX - max(map(len, _DERIVED_SUFFIXES))
 ASSET_BRIDGE = "asset-bridge"
 """The container that stands before a blue-green front end's own one."""
 
+ASSET_BRIDGE_HEADER = "X-Asset-Bridge"
+"""A request with it is answered by the pod that it came to, and handed on to no other."""
 _HASH_LENGTH = 6
 _IMAGE_FOLDERS: dict[Kind, str] = {"backend": "back", "frontend": "front"}
 _IMAGE_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")

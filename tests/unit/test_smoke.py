@@ -1,11 +1,15 @@
 """The smoke checks: what is asked, and what stops a release."""
 
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 import pytest
 
 import smoke
 from model.environment import Environment, Registry
+from model.names import ASSET_BRIDGE_HEADER
 from model.plan import SlotPlan
 from model.project import BackendProject, BlueGreen, SmokeCheck
 from model.release import Release, Slot
@@ -44,6 +48,18 @@ def test_all_checks_go_to_the_new_pods() -> None:
 
 def test_without_checks_nothing_is_asked() -> None:
     assert run({}) == []
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "canary"])
+def test_where_nothing_stands_beside_what_serves_nothing_is_asked(strategy: Literal["rolling", "canary"]) -> None:
+    green = BlueGreen(smoke=(SmokeCheck(path="/ready"),))
+    project = BackendProject(kind="backend", strategy=strategy, blue_green=green)
+    application = Application(gitea_name="Some.Api", file="f", project=project, image=None)
+
+    def ask(path: str) -> tuple[int, str]:
+        raise AssertionError(path)
+
+    smoke.check(ENVIRONMENT, ask)(application, GREEN)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +125,20 @@ def test_no_cluster_is_an_error_of_one_line_that_shows_no_secret(
 def test_the_content_of_a_kubeconfig_may_be_in_the_stack_file(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, {"kubeconfig": CONTENT})
     assert smoke.connect()("/readyz")[0] == 502
+
+
+def test_a_front_ends_new_pods_answer_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers[ASSET_BRIDGE_HEADER])
+            self.send_response(204)
+            self.end_headers()
+
+    configure(monkeypatch, {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert smoke.connect(CONTENT.replace(":9", f":{server.server_port}"))("/own")[0] == 204
+        server.shutdown()
+    assert asked == ["1"]
