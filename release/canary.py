@@ -6,8 +6,9 @@ commit it. What runs is the project's record, so a promotion needs no file to kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from model.fields import plain_mapping
@@ -16,12 +17,30 @@ from model.release import Record, Release
 from model.stack import Application
 from release.change import Wish
 from release.commands import Made, Session, absent, answered, make, pinned, unpinned
-from release.errors import DONE, RefusedError
+from release.errors import BROKEN, DONE, RefusedError, ReleaseError
 from release.inputs import CANARIES, TAGS, Program
 from release.pulumi import Pulumi
 
 Check = Callable[[Record | None], None]
 """Is shown a project's record, and raises what speaks against going on."""
+
+
+class NotWrittenError(ReleaseError):
+    """The change was made, but could not be written into the stack file."""
+
+    code = BROKEN
+
+    def __init__(self, why: Sequence[str], way_on: str, made: Made) -> None:
+        """Take what a person has to read.
+
+        Args:
+            why: What went wrong.
+            way_on: What is to be written by hand.
+            made: The change.
+        """
+        super().__init__([*why, way_on])
+        self.why = why
+        self.made = made
 
 
 def start(session: Session, project: str, wish: CanaryWish) -> int:
@@ -71,9 +90,8 @@ def give(session: Session, project: str, wish: CanaryWish, check: Check = _anyth
     wanted = Wish("release", target, config, reference, wish.tag, application.release)
     made = make(session, application.running(live), "canary", wanted)
     if made.code == DONE:
-        for field, value in entry.items():
-            kind = "int" if isinstance(value, int) else "string"
-            _write(session.program, "set", f"--type={kind}", f'{CANARIES}["{project}"].{field}', str(value))
+        with _written(made, session.program, f"{CANARIES}: {project}: {json.dumps(entry)}"):
+            _note(session.program, project, entry)
     return made
 
 
@@ -92,8 +110,9 @@ def take_over(session: Session, project: str, check: Check = _anything) -> Made:
         raise RefusedError(missing)
     made = make(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
     if made.code == DONE:
-        _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)
-        _forget(session.program, project)
+        with _written(made, session.program, f"{TAGS}: {project}: {chosen.tag}, and nothing of it in {CANARIES}"):
+            _write(session.program, "set", "--type=string", f'{TAGS}["{project}"]', chosen.tag)
+            _forget(session.program, project)
     return made
 
 
@@ -110,7 +129,8 @@ def give_up(session: Session, project: str, check: Check = _anything) -> Made:
         chosen = target(cluster.record(application.name))
     made = make(session, application.running(chosen), "abort", Wish("release", target, _without(session, project)))
     if made.code == DONE:
-        _forget(session.program, project)
+        with _written(made, session.program, f"nothing of {project} in {CANARIES}"):
+            _forget(session.program, project)
     return made
 
 
@@ -158,8 +178,30 @@ def _without(session: Session, project: str) -> Mapping[str, Any]:
     return {CANARIES: {name: wish for name, wish in _wished(session.program).items() if name != project}}
 
 
+@contextmanager
+def _written(made: Made, program: Program, wanted: str) -> Generator[None]:
+    """Say of a failure to write the stack file that the change itself was made, and what is to stand there."""
+    try:
+        yield
+    except ReleaseError as error:
+        by_hand = f"what runs is as wished, and {program.stack_file.name} is not: write there by hand: {wanted}"
+        raise NotWrittenError(error.lines, by_hand, made) from None
+
+
+def _note(program: Program, project: str, entry: Mapping[str, Any]) -> None:
+    """Make a project's entry of the stack file be this one, without what an earlier one said besides."""
+    path = f'{CANARIES}["{project}"]'
+    for field, value in entry.items():
+        kind = "int" if isinstance(value, int) else "string"
+        _write(program, "set", f"--type={kind}", f"{path}.{field}", str(value))
+    there = plain_mapping(_wished(program.anew()).get(project)) or {}
+    for field in sorted(there.keys() - entry.keys()):
+        _write(program, "rm", f"{path}.{field}")
+
+
 def _forget(program: Program, project: str) -> None:
-    if project in _wished(program):
+    # The steps of a canary have written their entry after the file was read.
+    if project in _wished(program.anew()):
         _write(program, "rm", f'{CANARIES}["{project}"]')
 
 

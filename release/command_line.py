@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -18,7 +20,7 @@ from release.analysis import Rule
 from release.arguments import seconds, share, weights
 from release.change import Options
 from release.diagnosis import Limits
-from release.errors import EXIT_CODES, INTERRUPTED, ReleaseError
+from release.errors import EXIT_CODES, INTERRUPTED, InterruptedRunError, ReleaseError
 from release.inputs import Program
 from release.language_host import HERE, Ahead
 from release.migrations import Leave
@@ -95,7 +97,8 @@ Example:
 UNLOCK = """Remove the lock that a run on another host has left behind.
 
 \b
-A lock of this host whose process is gone needs no command: the next run clears it.
+A lock of this host whose process is gone needs no command: the next run clears it. One of before the host was started
+is removed too; one of a release that runs here only with --force.
 Example:
   release unlock -s uat
 """
@@ -172,6 +175,12 @@ ConfigRevision = Annotated[
         show_default=False,
     ),
 ]
+UnschedulableAfter = Annotated[
+    float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
+]
+UnreadyAfter = Annotated[
+    float, typer.Option("--unready-after", min=0, help="Seconds that a started container may be not ready.")
+]
 NoRollback = Annotated[bool, typer.Option("--no-rollback", help="Leave a failed release as it is.")]
 PastMigration = Annotated[
     bool, typer.Option("--past-migration", "--yes", "-y", help="Go back past a migration without being asked.")
@@ -200,18 +209,13 @@ def deploy(  # noqa: PLR0913 - the options of a command
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
-    unschedulable: Annotated[
-        float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
-    ] = Limits.unschedulable,
-    unready: Annotated[
-        float, typer.Option("--unready-after", min=0, help="Seconds that a started container may be not ready.")
-    ] = Limits.unready,
+    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
     config_file: ConfigFile = None,
 ) -> None:
     """Release a tag."""
-    limits = Limits(unschedulable=unschedulable, unready=unready)
     session = _changing(
         stack,
         cwd,
@@ -220,7 +224,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
         message=message,
         put_back=not no_rollback,
         lock_seconds=wait_lock,
-        limits=limits,
+        limits=Limits(unschedulable=unschedulable, unready=unready),
     )
     leave = Leave.of_terminal(given=past_migration)
     raise typer.Exit(commands.deploy(session, project, tag, leave, config_revision))
@@ -241,6 +245,8 @@ def rollback(  # noqa: PLR0913 - the options of a command
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
+    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
     config_file: ConfigFile = None,
@@ -256,6 +262,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
         message=message,
         put_back=not no_rollback,
         lock_seconds=wait_lock,
+        limits=Limits(unschedulable=unschedulable, unready=unready),
     )
     leave = Leave.of_terminal(given=past_migration)
     if whole:
@@ -369,6 +376,8 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     ] = Rule.min_requests,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
+    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
     config_file: ConfigFile = None,
@@ -380,7 +389,15 @@ def start_canary(  # noqa: PLR0913 - the options of a command
         wish = CanaryWish(tag=tag, weight=weight, header=header or None)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
-    session = _changing(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    session = _changing(
+        stack,
+        cwd,
+        config_file,
+        Screen(as_json=as_json),
+        message=message,
+        lock_seconds=wait_lock,
+        limits=Limits(unschedulable=unschedulable, unready=unready),
+    )
     if steps:
         rule = Rule(max_error_rate, max_p99, min_requests)
         raise typer.Exit(climb.run(session, project, wish, climb.Steps(weights(steps), pause, rule)))
@@ -394,12 +411,22 @@ def promote(  # noqa: PLR0913 - the options of a command
     *,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
+    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
     config_file: ConfigFile = None,
 ) -> None:
     """Give a canary all traffic."""
-    session = _changing(stack, cwd, config_file, Screen(as_json=as_json), message=message, lock_seconds=wait_lock)
+    session = _changing(
+        stack,
+        cwd,
+        config_file,
+        Screen(as_json=as_json),
+        message=message,
+        lock_seconds=wait_lock,
+        limits=Limits(unschedulable=unschedulable, unready=unready),
+    )
     raise typer.Exit(canary.promote(session, project))
 
 
@@ -419,16 +446,26 @@ def abort(  # noqa: PLR0913 - the options of a command
     raise typer.Exit(canary.abort(session, project))
 
 
+def _end(error: ReleaseError) -> NoReturn:
+    """End with an error: who reads the answer as JSON gets one also then."""
+    sys.stderr.write("".join(f"release: {line}\n" for line in error.lines))
+    if "--json" in sys.argv[1:]:
+        sys.stdout.write(f"{json.dumps(commands.failure(error), indent=2, ensure_ascii=False)}\n")
+        sys.stdout.flush()
+    sys.exit(error.code)
+
+
 def main() -> None:
-    """Run the command line; errors are lines on standard error and an exit code."""
+    """Run the command line; an error is lines on standard error, an exit code, and with ``--json`` a document."""
     try:
         app()
     except ReleaseError as error:
-        sys.stderr.write("".join(f"release: {line}\n" for line in error.lines))
-        sys.exit(error.code)
-    except KeyboardInterrupt:
-        sys.stderr.write("release: interrupted; nothing was changed\n")
-        sys.exit(INTERRUPTED)
+        _end(error)
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
+        # What typer makes of Ctrl-C where no change is being made, which would note it.
+        _end(InterruptedRunError("interrupted: run the same command again", signal.SIGINT))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,7 +21,16 @@ from release.cluster import Cluster
 from release.config import not_older, short, with_config
 from release.diagnosis import ready_text
 from release.drift import drifted_slots
-from release.errors import BROKEN, DONE, FAILED, REFUSED, RefusedError
+from release.errors import (
+    BROKEN,
+    DONE,
+    FAILED,
+    REFUSED,
+    InterruptedRunError,
+    LockedError,
+    RefusedError,
+    ReleaseError,
+)
 from release.inputs import ALLOW_OLDER, CONFIG_REVISIONS, TAGS, Program
 from release.language_host import Ahead
 from release.migrations import Leave
@@ -148,17 +157,68 @@ def tidy(session: Session, project: str, *, at_once: bool) -> int:
     applications = [unpinned(program, name) for name in names]
     with closing(session.cluster()) as cluster:
         records = cluster.records()
-        overdue = [
-            each for each in applications if is_due(each, records.get(each.name), datetime.now(UTC), at_once=at_once)
-        ]
-        due = [each for each in overdue if not _is_cut_off(cluster, each, records[each.name])]
-    for each in overdue:
-        if each not in due:
-            session.screen.line(f"{each.gitea_name} is left alone: its last release was cut off; deploy, or roll back")
-    if not due:
-        session.screen.result(["nothing is past its time"], {"stack": program.stack, "tidied": []})
-    codes = [change(session, _as_recorded(each, records[each.name]), "tidy", Wish("tidy", _live)) for each in due]
-    return max(codes, default=DONE)
+    lines, tidied, code = list[str](), list[dict[str, Any]](), DONE
+    for each in applications:
+        try:
+            made = _tidied(session, each, records.get(each.name), at_once=at_once)
+        except InterruptedRunError:
+            raise
+        except ReleaseError as error:
+            # What was done before it is told all the same; those that follow would fail alike, or wait as long.
+            session.screen.line(str(error))
+            lines.append(f"tidy of {each.gitea_name} in {program.stack} failed, see above; what follows it was left")
+            tidied.append({"command": "tidy", "project": each.gitea_name, **failure(error)})
+            code = max(code, error.code)
+            break
+        if made:
+            lines += told(made.order, made.changed, session.screen.seconds, made.pods)
+            tidied.append(facts(made.order, made.changed, session.screen.seconds, made.code))
+            code = max(code, made.code)
+    session.screen.result(lines or ["nothing is past its time"], {"stack": program.stack, "tidied": tidied})
+    return code
+
+
+def _tidied(session: Session, application: Application, record: Record | None, *, at_once: bool) -> Made | None:
+    """Tidy one project; returns None where there is nothing to tidy, or it must not be."""
+    if record is None or not is_due(application, record, datetime.now(UTC), at_once=at_once):
+        return None
+    wish = Wish("tidy", _still_due(session, application, at_once=at_once))
+    try:
+        return make(session, application.running(record.release), "tidy", wish)
+    except _LeftAloneError as error:
+        session.screen.line(str(error))
+        return None
+
+
+class _LeftAloneError(ReleaseError):
+    """A project is not to be tidied now."""
+
+
+def _still_due(session: Session, application: Application, *, at_once: bool) -> Callable[[Record | None], Release]:
+    """Return what chooses the release to tidy around, from the record as it is when the stack is held.
+
+    A release that ended while the stack was waited for has made other pods warm, and these only now.
+    """
+
+    def target(record: Record | None) -> Release:
+        name = application.gitea_name
+        if record is None or not is_due(application, record, datetime.now(UTC), at_once=at_once):
+            raise _LeftAloneError(f"{name} is left alone: it was released meanwhile, and nothing is past its time")
+        with closing(session.cluster()) as cluster:
+            cut_off = _is_cut_off(cluster, application, record)
+        if cut_off:
+            way_on = f"release deploy {name} {record.release.tag} -s {session.program.stack}"
+            raise _LeftAloneError(f"{name} is left alone: its last release was cut off; `{way_on}` brings it in order")
+        return record.release
+
+    return target
+
+
+def failure(error: ReleaseError) -> dict[str, Any]:
+    """Return an error for a program. Pure."""
+    outcomes = {RefusedError: "refused", LockedError: "locked", InterruptedRunError: "interrupted"}
+    outcome = next((name for kind, name in outcomes.items() if isinstance(error, kind)), "failed")
+    return {"outcome": outcome, "errors": list(error.lines), "exitCode": error.code}
 
 
 def _is_cut_off(cluster: Cluster, application: Application, record: Record) -> bool:
@@ -187,16 +247,6 @@ def is_due(application: Application, record: Record | None, now: datetime, *, at
     if not idle or at_once or not record.since:
         return bool(idle)
     return (now - datetime.fromisoformat(record.since)).total_seconds() >= application.project.blue_green.warm_for
-
-
-def _live(record: Record | None) -> Release:
-    if record is None:
-        raise RefusedError("the project is not deployed any more")
-    return record.release
-
-
-def _as_recorded(application: Application, record: Record) -> Application:
-    return application.running(record.release)
 
 
 @dataclass(frozen=True)
@@ -484,7 +534,8 @@ def _revisions_then(
         revision = update.revisions.get(project) or next(iter(ran), None)
         if revision:
             found[project] = revision
-    return {name: revision for name, revision in found.items() if unpinned(program, name).project.config}
+    here = program.projects.values()
+    return {name: each for name, each in found.items() if name in here and unpinned(program, name).project.config}
 
 
 def _missing(program: Program, project: str, tag: str) -> str:

@@ -3,6 +3,10 @@
 The kernel gives the lock back when its last holder is gone, however that ended; the guard of a running ``pulumi``
 inherits it, so it stays held until nothing of the run is left. Releases of other hosts are kept apart by Pulumi's own
 lock (``lock.py``).
+
+Who holds the stack ends what a killed run left, by its mark and wherever on the host it is (``pulumi.end_leftovers``).
+So the lock must be one for all runs of a user: its place depends on no variable (TMPDIR) and no kind of session
+(``/run/user``).
 """
 
 from __future__ import annotations
@@ -10,14 +14,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
+import stat
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from release.errors import LockedError
+from release.errors import LockedError, RefusedError
 
 POLL_SECONDS = 0.1
+FOLDER = Path(f"/tmp/package-platform-release-{os.getuid()}")  # noqa: S108 - ``_opened`` makes sure whose it is
 
 
 @contextlib.contextmanager
@@ -31,12 +36,9 @@ def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
 
     Raises:
         LockedError: When ``wait`` has enough.
+        RefusedError: If the place of the lock can't be trusted.
     """
-    folder = Path(tempfile.gettempdir()) / f"package-platform-release-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise LockedError(f"{folder} belongs to another user: remove it")
-    descriptor = os.open(folder / f"{key[:32]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _opened(FOLDER, f"{key[:32]}.lock")
     try:
         while not _locked(descriptor):
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another release"
@@ -48,6 +50,30 @@ def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _opened(folder: Path, name: str) -> int:
+    """Open a file of a folder that only this user can write to; both are made where they are not there.
+
+    Anybody can make something of that name in ``/tmp``, and what is behind a link would be emptied.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(inside)
+            if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError("others can write to it")
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=inside)
+        finally:
+            os.close(inside)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RefusedError(
+            f"{folder}: the lock of this host can't be kept there ({reason}): it must be a folder that only uid "
+            f"{os.getuid()} can write to; remove it, and run the same command again"
+        ) from None
 
 
 def _locked(descriptor: int) -> bool:

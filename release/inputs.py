@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from model.environment import Environment
 from model.fields import plain_mapping
@@ -19,7 +21,7 @@ from model.names import InvalidName, kubernetes_name
 from model.problems import Problem, SettingsError, nearest
 from model.release import Record
 from model.secrets import masked, plain_secrets
-from model.stack import NAMESPACE, Application, gitea_name, parse_stack
+from model.stack import NAMESPACE, Application, Selection, gitea_name, parse_stack
 from model.yaml_text import parse_yaml
 from release.errors import RefusedError
 
@@ -49,6 +51,10 @@ class Program:
     folder: Path
     stack: str
     config_file: Path | None = None
+
+    def anew(self) -> Program:
+        """Return the same stack with nothing read yet: for what a run has changed in the files since they were read."""
+        return replace(self)
 
     @property
     def stack_file(self) -> Path:
@@ -98,7 +104,19 @@ class Program:
 
     @cached_property
     def projects(self) -> dict[str, str]:
-        """Kubernetes name → Gitea project, for every project file."""
+        """Kubernetes name → Gitea project, for every project file that belongs to the stack."""
+        return {name: project for name, project in self._files.items() if self._selection.selects(project)}
+
+    @property
+    def _selection(self) -> Selection:
+        try:
+            return Selection.model_validate_json(json.dumps(self.own_config.get("projects") or {}), by_alias=True)
+        except ValidationError:
+            return Selection()  # what is wrong with it is said where a project is read
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        """Kubernetes name → Gitea project, for every project file, also of other stacks of the environment."""
         names: dict[str, str] = {}
         for path in sorted((self.folder / "projects").glob("*.yaml")):
             try:
@@ -142,7 +160,7 @@ class Program:
         Raises:
             RefusedError: If there is none, with the name that was probably meant.
         """
-        if project in self.projects.values():
+        if project in self._files.values():
             return project
         hint = nearest(project, self.projects.values())
         raise RefusedError(f"projects/{project}.yaml: there is no such project{hint}")
@@ -153,7 +171,7 @@ class Program:
         return f"urn:pulumi:{self.stack}::{self.pulumi_project['name']}::{kind}::{application.gitea_name}"
 
     def deployed_tags(self, records: Mapping[str, Record]) -> dict[str, str]:
-        """Return Gitea project → live tag, for the projects that have a file here.
+        """Return Gitea project → live tag, for the projects of the stack that have a file here.
 
         Args:
             records: Kubernetes name → record.

@@ -6,7 +6,11 @@ canary in the stack file: whoever stops this process in a pause leaves the weigh
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,11 +21,11 @@ from model.release import Record, Release
 from model.stack import Application
 from release import analysis
 from release.analysis import Judgement, Rule
-from release.canary import give, give_up, of_strategy, take_over
+from release.canary import NotWrittenError, give, give_up, of_strategy, take_over
 from release.change import Signals
 from release.cluster import Cluster, ClusterError
 from release.commands import Made, Session, told
-from release.errors import BROKEN, DONE, FAILED, InterruptedRunError, RefusedError, ReleaseError
+from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, RefusedError, ReleaseError
 from release.metrics import Figures, Reading, UnreadableMetricsError, Window, parse, service_names
 from release.objects import uid_of
 from release.screen import table
@@ -105,6 +109,42 @@ def run(session: Session, project: str, wish: CanaryWish, steps: Steps) -> int:
             raise InterruptedRunError([*error.lines, *climb.ways_on()], error.code - 128) from None
 
 
+class MovedError(ReleaseError):
+    """Another command has changed the project between two steps."""
+
+    code = BROKEN
+
+
+@dataclass
+class _EverySignal(Signals):
+    """Notes also a signal that came while a step noted them by itself, and was over before it looked."""
+
+    _told: int = -1
+    """Where Python writes the number of each signal, whichever handler is set; only in the context of ``noted``."""
+
+    @contextlib.contextmanager
+    def noted(self) -> Generator[None]:
+        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts."""
+        self._told, writes = os.pipe()
+        os.set_blocking(self._told, False)
+        os.set_blocking(writes, False)
+        before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+        try:
+            with super().noted():
+                yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(writes)
+            os.close(self._told)
+
+    def check(self, left: str) -> None:
+        """Raise if this process was asked to end, see ``Signals.check``."""
+        with contextlib.suppress(BlockingIOError):
+            asks = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            self.number = next((each for each in os.read(self._told, 1000) if each in asks), self.number)
+        super().check(left)
+
+
 @dataclass
 class _Climb:
     """One canary on its way."""
@@ -113,7 +153,7 @@ class _Climb:
     application: Application
     wish: CanaryWish
     steps: Steps
-    signals: Signals = field(default_factory=Signals)
+    signals: Signals = field(default_factory=_EverySignal)
     seen: list[Observed] = field(default_factory=list[Observed])
     weight: int | None = None
     """What the canary has; None before its first step."""
@@ -152,14 +192,30 @@ class _Climb:
             raise RefusedError("no proxy of the ingress told its metrics: see above, or use --weight")
 
     def to_the_top(self) -> int:
-        """Make all steps; returns the exit code."""
+        """Make all steps; returns the exit code. What ends them ends the canary, as nobody watches it any longer.
+
+        Raises:
+            ReleaseError: If the first step could not be made; nothing was changed.
+            InterruptedRunError: If this process was asked to end; the weight stays where it is.
+        """
+        try:
+            return self._up()
+        except MovedError as error:
+            return self._left("\n".join(error.lines))
+        except InterruptedRunError:
+            raise
+        except ReleaseError as error:
+            if self.weight is None:
+                raise
+            return self._abort("\n".join(error.lines))
+
+    def _up(self) -> int:
         for weight in self.steps.weights:
+            if weight == PROMOTE_AT:
+                return self._promote()
             made = self._step(weight)
             if made.code != DONE:
                 return self._failed(made)
-            if weight == PROMOTE_AT:
-                return self._answer("promoted", DONE, "", made)
-            self.weight, self.live = weight, made.changed.after.release if made.changed.after else None
             seen = self._observe(weight)
             self.seen.append(seen)
             self.session.screen.settle()
@@ -169,9 +225,24 @@ class _Climb:
         return self._answer("waiting", DONE, "")
 
     def _step(self, weight: int) -> Made:
-        if weight == PROMOTE_AT and self.weight is not None:
-            return take_over(self.session, self.project, self._check)
-        return give(self.session, self.project, self.wish.model_copy(update={"weight": weight}), self._check)
+        try:
+            made = give(self.session, self.project, self.wish.model_copy(update={"weight": weight}), self._check)
+        except NotWrittenError as error:
+            self._reached(weight, error.made)
+            raise ReleaseError(error.why) from None  # what ends the canary writes the file anew
+        if made.code == DONE:
+            self._reached(weight, made)
+        return made
+
+    def _reached(self, weight: int, made: Made) -> None:
+        self.weight, self.live = weight, made.changed.after.release if made.changed.after else None
+
+    def _promote(self) -> int:
+        try:
+            made = take_over(self.session, self.project, self._check)
+        except NotWrittenError as error:
+            return self._answer("promoted", error.code, "\n".join(error.lines), error.made)
+        return self._answer("promoted", DONE, "", made) if made.code == DONE else self._failed(made)
 
     def _check(self, record: Record | None) -> None:
         """Make sure that nobody else has moved the project since the last step."""
@@ -179,12 +250,10 @@ class _Climb:
             return
         canary = record.slots.get("canary") if record else None
         if record is None or record.release != self.live or canary is None or canary.release.tag != self.wish.tag:
-            problem = ReleaseError(
+            raise MovedError(
                 f"another command has changed {self.project} since the canary had {self.weight}%: the steps end here, "
                 "and leave it as it is now"
             )
-            problem.code = BROKEN
-            raise problem
 
     # Looking.
 
@@ -240,7 +309,7 @@ class _Climb:
     def _failed(self, made: Made) -> int:
         """End after a step that could not be made; the release of before serves, as ``made`` tells."""
         why = told(made.order, made.changed, self.session.screen.seconds, made.pods)
-        if self.weight is None or made.code != FAILED:
+        if self.weight is None or made.code not in (FAILED, REFUSED):
             return self._answer("failed", made.code, "\n".join(why), made)
         return self._abort("\n".join(why))
 
@@ -250,6 +319,11 @@ class _Climb:
             made = give_up(self.session, self.project, self._check)
         except InterruptedRunError:
             raise
+        except MovedError as error:
+            return self._left("\n".join([reason, *error.lines]))
+        except NotWrittenError as error:
+            self.weight = 0
+            return self._answer("aborted", error.code, "\n".join([reason, *error.lines]), error.made)
         except ReleaseError as error:
             made = None
             reason = "\n".join([reason, *error.lines])
@@ -257,6 +331,11 @@ class _Climb:
             return self._answer("failed", BROKEN, "\n".join([reason, *self.ways_on()]), made)
         self.weight = 0
         return self._answer("aborted", FAILED, reason, made)
+
+    def _left(self, reason: str) -> int:
+        """End where somebody else has moved the project: what it has now is not known here."""
+        self.weight = self.live = None
+        return self._answer("failed", BROKEN, reason)
 
     def ways_on(self) -> list[str]:
         """Return what a person can do where this was left."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from model.names import kubernetes_name
 from model.release import Instruction, Record
 from model.stack import Application
 from release import history as past
 from release import lock as locks
 from release.change import drain
 from release.cluster import KINDS, Cluster
-from release.commands import HISTORY_PAGE, Session, live_pods, pinned, unpinned
+from release.commands import HISTORY_PAGE, Session, live_pods, pinned, unpinned, who_runs
 from release.config import short, wanted_revisions, with_config
 from release.drift import Objects, applied, differences, drift_of
 from release.errors import DONE, LockedError, PulumiError, RefusedError
+from release.hold import held
 from release.inputs import CONFIG_REVISIONS, TAGS, Program
 from release.objects import Object
 from release.pulumi import Command, Pulumi
@@ -78,7 +81,7 @@ def _history_row(each: past.Made) -> tuple[str, ...]:
 def show_status(session: Session, project: str) -> int:
     """Show what is deployed and wanted, and where the cluster differs from its record; of one project, or of all."""
     program = session.program
-    names = [program.known(project)] if project else list(program.projects.values())
+    names = [unpinned(program, project).gitea_name] if project else list(program.projects.values())
     with closing(session.cluster()) as cluster:
         records = cluster.records()
         pulumi = Pulumi(program)
@@ -88,10 +91,12 @@ def show_status(session: Session, project: str) -> int:
         state: Object = pulumi.deployed() if records or pulumi.checkpoint() else {}
         objects = cluster.objects()
         for each in found:
-            each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
+            if not each["problems"]:
+                each["drift"] = _changed_by_hand(program, each["project"], state, objects) or each["drift"]
     heading = ("PROJECT", "DEPLOYED", "WANTED", "STRATEGY", "LIVE", "PODS", "SINCE", "BY")
     lines = table([heading, *(tuple(str(each[key.lower()] or "-") for key in heading) for each in found)])
     drift = [f"{each['project']}: {line}" for each in found for line in each["drift"]]
+    lines += [f"{each['project']}: {line}" for each in found for line in each["problems"]]
     lines += [*drift, *([f"to put that back: {REPAIR} --stack={program.stack}"] if drift else [])]
     session.screen.result(lines, {"stack": program.stack, "projects": found})
     return DONE
@@ -110,24 +115,33 @@ def _status(
     records: Mapping[str, Record],
     updates: Sequence[past.Update],
 ) -> dict[str, Any]:
-    application = unpinned(program, project)
-    record = records.get(application.name)
-    deployments = cluster.deployments(application.name, stateful=application.project.stateful) if record else []
+    """Return a project's row; a project file that is bad is told in it, and does not hide the others."""
+    record = records.get(kubernetes_name(project))
     made = past.made(project, record, updates)[0].update if record and record.history else None
-    drift = drift_of(record, application.name, cluster.service(application.name), deployments) if record else []
-    return {
+    row: dict[str, Any] = {
         "project": project,
         "deployed": record.release.tag if record else None,
         "config": record.release.config.revision if record and record.release.config else None,
         "wanted": program.tags.get(project),
-        "strategy": application.project.strategy,
+        "strategy": None,
         "live": record.live if record else None,
         "slots": {name: slot.model_dump(exclude_none=True) for name, slot in record.slots.items()} if record else {},
-        "pods": live_pods(cluster, application, record) if record else None,
+        "pods": None,
         "since": record.since if record else None,
         "by": made.who if made else None,
-        "drift": drift,
+        "drift": [],
+        "problems": [],
     }
+    try:
+        application = unpinned(program, project)
+    except RefusedError as error:
+        return {**row, "problems": list(error.lines)}
+    row["strategy"] = application.project.strategy
+    if record is None:
+        return row
+    deployments = cluster.deployments(application.name, stateful=application.project.stateful)
+    drift = drift_of(record, application.name, cluster.service(application.name), deployments)
+    return {**row, "pods": live_pods(cluster, application, record), "drift": drift}
 
 
 def sync(session: Session) -> int:
@@ -195,14 +209,35 @@ def unlock(session: Session, *, force: bool) -> int:
         LockedError: If the holder runs on this host.
     """
     pulumi = Pulumi(session.program)
+    with contextlib.ExitStack() as here:
+        # A backend that is no folder tells nothing of its locks: what is known then is what runs on this host.
+        try:
+            here.enter_context(held(pulumi.key, f"unlock of {session.program.stack} by {who_runs()}", _at_once))
+        except LockedError as error:
+            if not force:
+                raise LockedError(f"{error}: wait for it, end it, or --force") from None
+        _cancel(session, pulumi, force=force)
+    return DONE
+
+
+def _at_once(_: str) -> bool:
+    """Wait for nobody."""
+    return False
+
+
+def _cancel(session: Session, pulumi: Pulumi, *, force: bool) -> None:
     folder = pulumi.lock_folder
     found = locks.locks_in(folder) if folder else []
     host = locks.this_host(lock.pid for lock in found)
-    alive = [lock for lock in found if lock.host == host.name and not locks.is_stale(lock, host)]
+    earlier = [lock for lock in found if lock.host == host.name and lock.since < host.booted]
+    alive = [
+        lock for lock in found if lock.host == host.name and lock not in earlier and not locks.is_stale(lock, host)
+    ]
     if alive and not force:
         raise LockedError([f"the lock of {lock} is in use: end that, or --force" for lock in alive])
     if found or not folder:
         pulumi.read("cancel", "--yes")
-    lines = [f"removed the lock of {lock}" for lock in found] or ["there was no lock" if folder else "locks removed"]
+    gone = " (from before this host was started: its holder is gone)"
+    lines = [f"removed the lock of {lock}{gone if lock in earlier else ''}" for lock in found]
+    lines = lines or ["there was no lock" if folder else "locks removed"]
     session.screen.result(lines, {"stack": session.program.stack, "removed": [lock.name for lock in found]})
-    return DONE
