@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx2
 
+from model.fields import plain_mapping
+
 ENDPOINT_VARIABLE = "PACKAGE_PLATFORM_REGISTRY"
 """Environment variable with the URL under which this machine reaches the registry, where that is not
 ``https://<host>``; the embedded cluster sets it."""
@@ -116,20 +118,28 @@ class Registry:
         """
         url = path if path.startswith(("http://", "https://")) else f"{self._url}/v2/{repository}/{path}"
         scope = f"repository:{repository}:{actions}"
+        # A registry on S3 or OSS sends who reads a blob there; httpx2 leaves the login behind on the way to another
+        # origin. What writes is not sent twice.
+        follows = method in {"GET", "HEAD"}
 
         def send() -> httpx2.Response:
-            token = self._tokens.get(scope) if url.startswith(f"{self._url}/") else None
+            token = self._tokens.get(scope) if self._is_ours(url) else None
             own = {**(headers or {}), **({"Authorization": token} if token else {})}
-            return self._client.request(method, url, headers=own, content=content() if callable(content) else content)
+            body = content() if callable(content) else content
+            return self._client.request(method, url, headers=own, content=body, follow_redirects=follows)
 
         try:
             response = send()
-            if response.status_code == HTTPStatus.UNAUTHORIZED:
+            if response.status_code == HTTPStatus.UNAUTHORIZED and self._is_ours(str(response.url)):
                 self._authorize(response.headers.get("WWW-Authenticate", ""), scope)
                 response = send()
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise RegistryError(f"{self._host} can't be reached at {self._url}: {error}") from None
         return response
+
+    def _is_ours(self, url: str) -> bool:
+        """Tell whether a URL is the registry's own: no other server is given its login."""
+        return httpx2.URL(url).origin == httpx2.URL(self._url).origin
 
     def _authorize(self, challenge: str, scope: str) -> None:
         scheme, _, rest = challenge.partition(" ")
@@ -148,8 +158,22 @@ class Registry:
             raise RegistryError(
                 f"{self._host} refuses the login ({answer.status_code}): run `docker login {self._host}`"
             )
-        body: Mapping[str, Any] = answer.json()
-        self._tokens[scope] = f"Bearer {body.get('token') or body.get('access_token')}"
+        token = _token(answer)
+        if not token:
+            raise RegistryError(
+                f"{self._host}: what its token service {fields['realm']} answers is no token: check whether a proxy or "
+                "a login page is in front of it"
+            )
+        self._tokens[scope] = f"Bearer {token}"
+
+
+def _token(answer: httpx2.Response) -> str | None:
+    """Return the token of a token service's answer, None where there is none."""
+    try:
+        body = plain_mapping(answer.json()) or {}
+    except ValueError:
+        return None
+    return str(body.get("token") or body.get("access_token") or "") or None
 
 
 def _docker_credentials(host: str) -> str | None:

@@ -121,7 +121,9 @@ def rules(name: str) -> list[Manifest]:
     own = [{**_rule(group, kinds, _CHANGE), "resourceNames": names} for group, kinds in _NAMED.items()]
     unnamed = [_rule(group, kinds, [*_READ, "create", *_CHANGE]) for group, kinds in _UNNAMED.items()]
     secrets = _rule("", _SECRETS, ["get", "create", *_CHANGE])
-    return [*named, *own, *unnamed, secrets, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
+    # Smoke checks go through the API server, to the Service of the slot that has no traffic yet, at its port `http`.
+    smoke = {**_rule("", ("services/proxy",), ["get"]), "resourceNames": [f"{each}:http" for each in names]}
+    return [*named, *own, *unnamed, secrets, smoke, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
 
 
 def policy(namespace: str) -> Manifest:

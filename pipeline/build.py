@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ HELP = """Build PROJECT's image from the checkout, as its file says under `build
 \b
 By default `npm ci` and `npm run build` (front end) or `dotnet publish` (back end), or buildah where there is a
 Dockerfile. The commands see $PIPELINE_PROJECT, $PIPELINE_COMMIT, $PIPELINE_CONFIG_REVISION and $PIPELINE_IMAGE, and
-none of the pipeline's own secrets.
+none of the pipeline's own secrets: no $DOCKER_CONFIG either, but what $PIPELINE_BUILD_DOCKER_CONFIG names.
 
 \b
 Example:
@@ -50,8 +51,11 @@ def build(
     file, done = program.project(project), state.load(workspace, project)
     source, layout = (workspace / SOURCE).resolve(), (workspace / IMAGE).resolve()
     shutil.rmtree(layout, ignore_errors=True)
-    for command in _commands(file, layout):
-        _run(command, source, _variables(done, layout))
+    variables = _variables(done, layout)
+    for command in model.commands(file.build, file.kind):
+        _run(command, source, variables)
+    if file.build.dockerfile:
+        _buildah(file.build.dockerfile, source, layout, {**variables, **keys.registry_logins(os.environ)})
     base = None
     if not (layout / "index.json").exists():
         base = _layer(program, project, file, source, layout)
@@ -60,22 +64,29 @@ def build(
     typer.echo(f"{project} is built from {done.commit}")
 
 
-def _commands(file: ProjectFile, layout: Path) -> tuple[model.Command, ...]:
-    own = model.commands(file.build, file.kind)
-    if not file.build.dockerfile:
-        return own
-    name = "localhost/pipeline-build"
-    return (
-        *own,
-        ("buildah", "build", "--format", "oci", "--file", file.build.dockerfile, "--tag", name, "."),
-        ("buildah", "push", name, f"oci:{layout}"),
-    )
+def _buildah(dockerfile: str, source: Path, layout: Path, variables: Mapping[str, str]) -> None:
+    """Build a Dockerfile, and write its image to the layout.
+
+    Raises:
+        PipelineError: If that fails, or there is no buildah.
+    """
+    # All builds of an agent share buildah's store: under a common name one would push another's image.
+    name = f"localhost/pipeline-build:{uuid.uuid4().hex}"
+    _run(("buildah", "build", "--format", "oci", "--file", dockerfile, "--tag", name, "."), source, variables)
+    try:
+        _run(("buildah", "push", name, f"oci:{layout}"), source, variables)
+    finally:
+        removed = subprocess.run(
+            ["buildah", "rmi", name], env=variables, capture_output=True, text=True, errors="replace", check=False
+        )
+        if removed.returncode:
+            said = " ".join(removed.stderr.split()) or f"exit code {removed.returncode}"
+            typer.echo(f"warning: the image {name} stays on this agent: {said}: remove it with `buildah rmi`", err=True)
 
 
 def _variables(done: state.Build, layout: Path) -> Mapping[str, str]:
-    hidden = {name for secret in keys.SECRET_VARIABLES for name in (secret, f"{secret}_FILE")}
     return {
-        **{name: value for name, value in os.environ.items() if name not in hidden},
+        **keys.for_builds(os.environ),
         "PIPELINE_PROJECT": done.project,
         "PIPELINE_COMMIT": done.commit,
         "PIPELINE_CONFIG_REVISION": done.config_revision or "",

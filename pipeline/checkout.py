@@ -9,7 +9,7 @@ import typer
 
 from pipeline import state
 from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
-from pipeline.git import Checkout, credentials
+from pipeline.git import Checkout, GitError, credentials
 from pipeline.settings import Program
 
 SOURCE = "source"
@@ -47,6 +47,8 @@ def checkout(  # noqa: PLR0913 - the options of a command
     settings_file: SettingsFile = None,
 ) -> None:
     """Check out the project and the config repository."""
+    # First of all: if this fails, the message about it must not name the tag of the build before.
+    state.remove(workspace)
     program = Program(cwd, settings_file)
     file, gitea = program.project(project), program.settings.gitea
     branch = file.build.branch or gitea.branch
@@ -78,6 +80,20 @@ def config_checkout(workspace: Path, program: Program, revision: str) -> Checkou
 
 
 def _at(found: Checkout, branch: str, revision: str) -> str:
+    """Check out a commit of a branch, and return its name."""
+    used = found.folder.exists()
+    try:
+        return _tried(found, branch, revision)
+    except GitError as error:
+        # A git that was killed leaves locks and halves of repositories, on which every later one fails.
+        if not used:
+            raise
+        typer.echo("\n".join(f"{line}; cloned anew" for line in error.lines), err=True)
+    found.remove()
+    return _tried(found, branch, revision)
+
+
+def _tried(found: Checkout, branch: str, revision: str) -> str:
     head = found.fetch(branch)
     commit = found.commit(revision, branch) if revision else head
     found.check_out(commit)

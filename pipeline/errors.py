@@ -12,7 +12,7 @@ EXIT_CODES = """Exit codes:
   0  done
   1  it was tried and failed: a build, a server that does not answer or refuses
   2  refused before anything changed: bad input, a missing variable
-  deploy hands on what `release deploy` ends with (0 to 4, 130, 143)"""
+  deploy and config hand on what `release` ends with (0 to 4, 130, 143)"""
 
 
 class PipelineError(Exception):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline import keys
@@ -16,7 +18,13 @@ _SECONDS = 600.0
 _TOKEN_VARIABLE = "PIPELINE_GIT_TOKEN"  # noqa: S105 - a variable's name
 # Git asks "Username for …" and "Password for …"; Gitea takes a token as the password of any user.
 _ASKPASS = f'#!/bin/sh\ncase "$1" in Username*) echo pipeline ;; *) printf "%s\\n" "${_TOKEN_VARIABLE}" ;; esac\n'
-_OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c", "advice.detachedHead=false")
+_OPTIONS = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "credential.helper="),
+    *("-c", "advice.detachedHead=false"),
+    # In milliseconds: several jobs write into the config repository that a stack reads.
+    *("-c", "core.filesRefLockTimeout=10000"),
+)
 
 
 class GitError(PipelineError):
@@ -62,8 +70,8 @@ class Checkout:
         Raises:
             RefusedError: If there is none, or it is not on that branch.
         """
-        code, found = self._answer("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        on_branch = code == 0 and self._answer("merge-base", "--is-ancestor", found, f"origin/{branch}")[0] == 0
+        code, found = self.answer("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        on_branch = code == 0 and self.answer("merge-base", "--is-ancestor", found, f"origin/{branch}")[0] == 0
         if not on_branch:
             raise RefusedError(
                 f"{self._url}: commit {revision} is not on the branch {branch}: only what is there is released"
@@ -79,6 +87,17 @@ class Checkout:
         self.run("checkout", "--quiet", "--force", "--detach", commit)
         self.run("clean", "-ffdxq")
 
+    def remove(self) -> None:
+        """Remove the folder.
+
+        Raises:
+            GitError: If it can't be removed.
+        """
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise GitError(f"{self.folder} can't be removed: {error}: remove it by hand") from None
+
     def run(self, *words: str) -> str:
         """Run a command of git in it, and return what it prints.
 
@@ -91,7 +110,8 @@ class Checkout:
             raise GitError(f"git {words[0]} of {self._url} failed: {said}")
         return finished.stdout.strip()
 
-    def _answer(self, *words: str) -> tuple[int, str]:
+    def answer(self, *words: str) -> tuple[int, str]:
+        """Run a command of git in it, and return its exit code and what it prints."""
         finished = self._finished(words)
         return finished.returncode, finished.stdout.strip()
 
@@ -103,21 +123,38 @@ class Checkout:
             "LC_ALL": "C",
             "GIT_CEILING_DIRECTORIES": str(self.folder.resolve().parent),
         }
+        line = ["git", "-C", str(self.folder), *_OPTIONS, *words]
         try:
-            return subprocess.run(
-                ["git", "-C", str(self.folder), *_OPTIONS, *words],
-                env={**own, **quiet, **self._variables},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-                check=False,
-            )
+            return _limited(line, {**own, **quiet, **self._variables})
         except FileNotFoundError:
             raise RefusedError("`git` is not on PATH: install it") from None
         except subprocess.TimeoutExpired:
             raise GitError(f"git {words[0]} of {self._url} did not end in {_SECONDS:.0f} s") from None
+
+
+def _limited(line: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, or end it and all that it started: a helper that is left would still write.
+
+    Raises:
+        subprocess.TimeoutExpired: If it takes too long.
+    """
+    with subprocess.Popen(
+        line,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=_SECONDS)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(line, process.returncode, said, errors)
 
 
 @contextmanager

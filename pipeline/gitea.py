@@ -61,7 +61,7 @@ class Gitea:
             if response.status_code == HTTPStatus.NOT_FOUND:
                 return None
             self._check(response, f"{owner}/{repository}", HTTPStatus.OK)
-            page = cast("list[Mapping[str, Any]]", response.json())
+            page = self._rows(response, f"{owner}/{repository}")
             found += page
             if len(page) < _PAGE:
                 return found
@@ -98,6 +98,20 @@ class Gitea:
             return self._client.request(method, path, **content)
         except httpx2.HTTPError as error:
             raise GiteaError(f"Gitea can't be reached at {self._url}: {error}") from None
+
+    def _rows(self, response: httpx2.Response, about: str) -> list[Mapping[str, Any]]:
+        try:
+            told = response.json()
+        except ValueError:
+            told = None
+        rows = [plain_mapping(row) for row in cast("list[object]", told)] if isinstance(told, list) else [None]
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            raise GiteaError(
+                f"{about}: what answers at {self._url} is no Gitea: check gitea.url in pipeline.yaml, and whether a "
+                "proxy or a login page is in front of it"
+            )
+        return [*found]
 
     def _check(self, response: httpx2.Response, about: str, wanted: HTTPStatus) -> None:
         status = response.status_code

@@ -79,10 +79,32 @@ class Harbor:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(self, path: str) -> Any:
-        """Return what is there, None for 404."""
-        answer = self._ask("GET", path)
-        return None if answer.status_code == HTTPStatus.NOT_FOUND else answer.json()
+    def get(self, path: str) -> Json | None:
+        """Return the object that is there, None for 404.
+
+        Raises:
+            PipelineError: If Harbor does not answer, refuses, or answers with something else.
+        """
+        told = self._get(path)
+        found = plain_mapping(told)
+        if told is not None and found is None:
+            raise self._no_harbor(path)
+        return found
+
+    def rows(self, path: str) -> list[Json]:
+        """Return the objects of a list, none for 404.
+
+        Raises:
+            PipelineError: If Harbor does not answer, refuses, or answers with something else.
+        """
+        told = self._get(path)
+        if told is None:
+            return []
+        rows = [plain_mapping(row) for row in cast("list[object]", told)] if isinstance(told, list) else [None]
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            raise self._no_harbor(path)
+        return found
 
     def send(self, method: str, path: str, body: Json) -> httpx2.Response:
         """Make or change something.
@@ -95,11 +117,32 @@ class Harbor:
             raise PipelineError(f"Harbor at {self._url}: {method} {path}: there is no such thing")
         return answer
 
+    def _get(self, path: str) -> object:
+        answer = self._ask("GET", path)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        try:
+            return answer.json()
+        except ValueError:
+            raise self._no_harbor(path) from None
+
+    def _no_harbor(self, path: str) -> PipelineError:
+        return PipelineError(
+            f"Harbor at {self._url}: GET {path}: what answers is no Harbor: check --harbor, by default the registry in "
+            "pipeline.yaml, and whether a proxy or a login page is in front of it"
+        )
+
     def _ask(self, method: str, path: str, body: Json | None = None) -> httpx2.Response:
         try:
             answer = self._client.request(method, path, json=body)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise PipelineError(f"Harbor at {self._url} does not answer: {error}") from None
+        if answer.is_redirect:
+            # To follow it would turn what is sent into a question.
+            raise PipelineError(
+                f"Harbor at {self._url}: {method} {path}: {answer.status_code}, a redirect: give --harbor the address "
+                "that it leads to"
+            )
         if answer.is_error and answer.status_code != HTTPStatus.NOT_FOUND:
             raise PipelineError(f"Harbor at {self._url}: {method} {path}: {answer.status_code} {_told(answer)}")
         return answer
@@ -203,19 +246,19 @@ def robot_body() -> Json:
 
 
 def _project(harbor: Harbor, folder: str, *, dry_run: bool) -> None:
-    found = plain_mapping(harbor.get(f"/projects/{folder}"))
+    found = harbor.get(f"/projects/{folder}")
     if found is None:
         _say(f"project {folder}", "is made, with its retention and immutable tags", dry_run)
         if dry_run:
             return
         harbor.send("POST", "/projects", project_body(folder))
-        found = plain_mapping(harbor.get(f"/projects/{folder}"))
+        found = harbor.get(f"/projects/{folder}")
         if found is None:
             raise PipelineError(f"Harbor made the project {folder}, and does not show it")
     else:
         _say(f"project {folder}", "is right", dry_run=False)
     _retention(harbor, folder, found, dry_run=dry_run)
-    rules = cast("list[Json]", harbor.get(f"/projects/{folder}/immutabletagrules") or [])
+    rules = harbor.rows(f"/projects/{folder}/immutabletagrules")
     if any(within(immutable_body(), rule) for rule in rules):
         _say(f"immutable tags of {folder}", "are right", dry_run=False)
         return
@@ -227,7 +270,7 @@ def _project(harbor: Harbor, folder: str, *, dry_run: bool) -> None:
 def _retention(harbor: Harbor, folder: str, project: Json, *, dry_run: bool) -> None:
     number = (plain_mapping(project.get("metadata")) or {}).get("retention_id")
     wanted = retention_body(int(project["project_id"]))
-    found = plain_mapping(harbor.get(f"/retentions/{number}")) if number else None
+    found = harbor.get(f"/retentions/{number}") if number else None
     if found is not None and within(wanted, found):
         _say(f"retention of {folder}", "is right", dry_run=False)
         return
@@ -242,8 +285,10 @@ def _retention(harbor: Harbor, folder: str, project: Json, *, dry_run: bool) -> 
 
 def _robot(harbor: Harbor) -> Json | None:
     """Return our robot; Harbor puts a prefix before its name, which an administrator can choose."""
-    found = cast("list[Json]", harbor.get(f"/robots?q=name%3D~{ROBOT}&page_size=100") or [])
-    return next((each for each in found if str(each["name"]).endswith(ROBOT) and each.get("level") == "system"), None)
+    found = harbor.rows(f"/robots?q=name%3D~{ROBOT}&page_size=100")
+    return next(
+        (each for each in found if str(each.get("name")).endswith(ROBOT) and each.get("level") == "system"), None
+    )
 
 
 def _grants(robot: Json) -> bool:
@@ -300,10 +345,28 @@ def _make_robot(harbor: Harbor, path: Path) -> None:
         raise RefusedError(f"{path}: can't be made: {error.strerror}") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         try:
-            file.write(str(harbor.send("POST", "/robots", robot_body()).json()["secret"]))
+            file.write(_secret(harbor.send("POST", "/robots", robot_body())))
         except PipelineError:
             path.unlink()
             raise
+
+
+def _secret(answer: httpx2.Response) -> str:
+    """Return a new robot's secret; Harbor does not tell it again.
+
+    Raises:
+        PipelineError: If it is not in the answer.
+    """
+    try:
+        secret = (plain_mapping(answer.json()) or {}).get("secret")
+    except ValueError:
+        secret = None
+    if not secret:
+        raise PipelineError(
+            "Harbor's answer has no secret of the robot: remove the robot "
+            f"{ROBOT} in Harbor's user interface, and run this again"
+        )
+    return str(secret)
 
 
 def _say(what: str, text: str, dry_run: bool) -> None:  # noqa: FBT001 - private
@@ -312,7 +375,8 @@ def _say(what: str, text: str, dry_run: bool) -> None:  # noqa: FBT001 - private
 
 def _told(answer: httpx2.Response) -> str:
     try:
-        errors = cast("list[Json]", (plain_mapping(answer.json()) or {}).get("errors") or [])
+        told = (plain_mapping(answer.json()) or {}).get("errors")
     except ValueError:
         return ""
-    return "; ".join(str(error.get("message", "")) for error in errors)
+    errors = cast("list[object]", told) if isinstance(told, list) else []
+    return "; ".join(str((plain_mapping(error) or {}).get("message", "")) for error in errors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import RefusedError
@@ -29,6 +30,25 @@ SECRET_VARIABLES = (
     "KUBECONFIG",
 )
 """What a project's own build command is not given, each also with ``_FILE``."""
+SECRET_PREFIXES = (
+    "ALIBABACLOUD_",
+    "ALIBABA_CLOUD_",
+    "ALICLOUD_",
+    "ARM_",
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+    "PULUMI_",
+    "SOPS_",
+    "VAULT_",
+)
+"""What begins so, a project's own build command is not given either: logins of clouds, of SOPS' key services, and of
+the stacks' backend."""
+REGISTRY_LOGINS = ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
+"""Name files with the login that pushes: for the pipeline's own commands, not for a project's."""
+BUILD_LOGIN = "PIPELINE_BUILD_DOCKER_CONFIG"
+"""Variable with the folder that a project's own build command gets as ``$DOCKER_CONFIG``: a login that only pulls, for
+commands that pull private bases by themselves."""
 _SHORTEST = 32
 
 
@@ -54,6 +74,24 @@ def secret(variable: str, what: str) -> str:
     if not value.isprintable() or " " in value:
         raise RefusedError(f"${variable}: has spaces or unprintable characters: give it {what} alone")
     return value
+
+
+def for_builds(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment as a project's own build command gets it. Pure."""
+    hidden = {BUILD_LOGIN, *REGISTRY_LOGINS}
+    hidden |= {name for secret in SECRET_VARIABLES for name in (secret, f"{secret}_FILE")}
+    given = {
+        name: value
+        for name, value in variables.items()
+        if name not in hidden and not name.upper().startswith(SECRET_PREFIXES)
+    }
+    login = variables.get(BUILD_LOGIN)
+    return {**given, "DOCKER_CONFIG": login} if login else given
+
+
+def registry_logins(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment that names the login that pushes. Pure."""
+    return {name: variables[name] for name in REGISTRY_LOGINS if name in variables}
 
 
 def webhook_key() -> str:

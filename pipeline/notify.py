@@ -98,7 +98,10 @@ def robot_of(url: str) -> Format:
     Raises:
         RefusedError: If that can't be told; the address itself is a secret, and is not in the message.
     """
-    host = httpx2.URL(url).host
+    try:
+        host = httpx2.URL(url).host
+    except httpx2.InvalidURL:
+        raise RefusedError(f"${URL}: is no address: give it the one that the group's robot shows, https://…") from None
     if host not in _HOSTS:
         raise RefusedError(f"${URL}: its host is none of {', '.join(_HOSTS)}: say --robot dingtalk or --robot wecom")
     return _HOSTS[host]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,12 @@ from typing import Any
 from model.fields import plain_mapping
 from pipeline.arguments import PROGRAM
 from pipeline.errors import PipelineError, RefusedError
-from pipeline.git import Checkout
+from pipeline.git import Checkout, GitError
 from pipeline.settings import Program
 
-COMMAND = PROGRAM / "bin" / "release"
+COMMAND = (sys.executable, "-P", "-m", "release")
+"""This Python has the packages, which ``bin/release`` would look for. ``-P``: no ``release`` of the current folder."""
+_BRANCH = "pipeline"
 
 
 class ReleaseFailedError(PipelineError):
@@ -37,13 +40,14 @@ def deploy(program: Program, stack: str, project: str, tag: str, revision: str |
         stack: Its name.
         project: Gitea project.
         tag: Of its image.
-        revision: Commit of the config repository; None for a project without configuration.
+        revision: Commit of the config repository; None for a project without configuration, and for the one that
+            ``release deploy`` finds.
     """
     config = ["--config-rev", revision] if revision else []
-    # The message is $BUILD_URL, which the command reads itself.
-    line = [str(COMMAND), "deploy", project, tag, "--stack", stack, "--cwd", str(program.folder.resolve()), *config]
     sys.stdout.flush()
-    return subprocess.run(line, stdin=subprocess.DEVNULL, check=False).returncode
+    # The message is $BUILD_URL, which the command reads itself.
+    line = [*COMMAND, "deploy", project, tag, "--stack", stack, "--cwd", str(program.folder.resolve()), *config]
+    return subprocess.run(line, env=_variables(), stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
@@ -52,8 +56,10 @@ def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
     Raises:
         ReleaseFailedError: If that can't be told.
     """
-    line = [str(COMMAND), "status", "--stack", stack, "--cwd", str(program.folder.resolve()), "--json"]
-    finished = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    line = [*COMMAND, "status", "--stack", stack, "--cwd", str(program.folder.resolve()), "--json"]
+    finished = subprocess.run(
+        line, env=_variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
+    )
     if finished.returncode:
         raise ReleaseFailedError("`release status` failed", finished.returncode)
     return list((plain_mapping(json.loads(finished.stdout)) or {})["projects"])
@@ -62,7 +68,8 @@ def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
 def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -> Path:
     """Give the config repository that the stack reads a commit, and return that repository's folder.
 
-    Its work tree stays as it is: releases read commits, not files.
+    Where there is none, a bare one is made. In a bare one ``HEAD`` is the newest commit that was handed over: what a
+    release reads that names no commit. A checkout with a work tree belongs to people, who move its ``HEAD`` themselves.
 
     Args:
         checkout: That has the commit, with its history.
@@ -76,22 +83,62 @@ def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -
     path = program.stack(stack).get("configPath")
     if not path:
         raise RefusedError(
-            f"Pulumi.{stack}.yaml:package-platform:configPath: is needed: name a checkout of the config repository"
+            f"Pulumi.{stack}.yaml:package-platform:configPath: is needed: name a folder for the config repository"
         )
     folder, source = program.folder / str(path), str(checkout.folder.resolve())
     if not folder.exists():
-        _clone(checkout, source, folder)
-    target = Checkout(folder, source, {})
-    keep = f"+{revision}:refs/pipeline/{revision}"
-    target.run("-c", "gc.auto=0", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", source, keep)
+        _make(folder, source, revision)
+    _take(Checkout(folder, source, {}), source, revision)
     return folder
 
 
-def _clone(checkout: Checkout, source: str, folder: Path) -> None:
-    """Clone, whole or not at all; another job may do the same at this moment."""
+def _make(folder: Path, source: str, revision: str) -> None:
+    """Make a bare repository that has a commit, whole or not at all; another job may do the same at this moment."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as half:
-        made = Path(half).resolve() / folder.name
-        checkout.run("clone", "--quiet", "--no-hardlinks", source, str(made))
+        made = Checkout(Path(half).resolve() / folder.name, source, {})
+        made.folder.mkdir()
+        made.run("init", "--quiet", "--bare", f"--initial-branch={_BRANCH}")
+        _take(made, source, revision)
         with contextlib.suppress(OSError):
-            made.rename(folder)
+            made.folder.rename(folder)
+
+
+def _take(target: Checkout, source: str, revision: str) -> None:
+    """Bring a commit and its history, and move ``HEAD`` forward where that is the pipeline's to do."""
+    keep = f"+{revision}:refs/pipeline/{revision}"
+    target.run("fetch", "--quiet", "--no-auto-gc", "--no-tags", "--no-write-fetch-head", source, keep)
+    detached, branch = target.answer("symbolic-ref", "--quiet", "HEAD")
+    if not detached and target.run("rev-parse", "--is-bare-repository") == "true":
+        _move_forward(target, branch, revision)
+
+
+def _move_forward(target: Checkout, branch: str, revision: str) -> None:
+    """Make a branch be a commit that follows it; any other commit leaves it.
+
+    Raises:
+        GitError: If the branch can't be written.
+    """
+    while True:
+        head = _commit_of(target, branch)
+        if head and target.answer("merge-base", "--is-ancestor", head, revision)[0]:
+            return
+        try:
+            # An empty name stands for a branch that is not there yet.
+            target.run("update-ref", branch, revision, head)
+        except GitError:
+            # Where another job has moved it since, it is asked again: forward only, so that ends.
+            if _commit_of(target, branch) == head:
+                raise
+        else:
+            return
+
+
+def _commit_of(target: Checkout, branch: str) -> str:
+    return target.answer("rev-parse", "--verify", "--quiet", branch)[1]
+
+
+def _variables() -> dict[str, str]:
+    """Return the environment in which Python finds ``release``, whatever the current folder is."""
+    path = [str(PROGRAM), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

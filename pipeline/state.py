@@ -40,6 +40,11 @@ def save(workspace: Path, build: Build) -> None:
     half.replace(workspace / FILE)
 
 
+def remove(workspace: Path) -> None:
+    """Forget the build before."""
+    (workspace / FILE).unlink(missing_ok=True)
+
+
 def load(workspace: Path, project: str) -> Build:
     """Return what the stages before have left.
 

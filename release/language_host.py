@@ -13,6 +13,7 @@ import json
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -30,7 +31,7 @@ HERE = Path(__file__).resolve().parent.parent
 """The folder of the program, where the command line names no other."""
 RUNNING_COMMANDS = ("deploy", "rollback", "canary", "promote", "abort")
 """Those that are going to run the program."""
-_USUAL_PYTHON = Path(".venv", "bin", "python")
+_USUAL_ENVIRONMENT = ".venv"
 _begun: list[LanguageHost] = []
 
 
@@ -104,28 +105,37 @@ def begin(arguments: Sequence[str]) -> None:
         return
     named = [value for option, value in pairwise(arguments) if option in {"--cwd", "-C"}]
     folder = Path(named[-1]).resolve() if named else HERE
-    if (folder / _USUAL_PYTHON).exists() and (folder / SCRIPT).exists():
-        _begun.append(LanguageHost(folder / _USUAL_PYTHON, folder))
+    if (folder / SCRIPT).exists():
+        _begun.append(LanguageHost(_python(folder, _USUAL_ENVIRONMENT), folder))
+
+
+def _python(folder: Path, environment: str) -> Path:
+    """Return what runs a folder's program.
+
+    Where it has no virtual environment of its own, as in a fresh checkout of a pipeline, that is this Python, which has
+    all packages that the program needs.
+    """
+    own = folder / environment / "bin" / "python"
+    return own if own.exists() else Path(sys.executable)
 
 
 def start(program: Program) -> LanguageHost | None:
     """Load a program ahead, or take the one whose loading was begun.
 
     Args:
-        program: Whose; its virtual environment is the one that ``Pulumi.yaml`` names.
+        program: Whose; its virtual environment is the one that ``Pulumi.yaml`` names, if it is there.
 
     Returns:
-        None where the program's folder has no such script or no virtual environment: Pulumi's own language host is
-        then used, which tells what is missing.
+        None where the program's folder has no such script: Pulumi's own language host is then used.
     """
     environment = inner(program.pulumi_project, "runtime", "options").get("virtualenv")
-    python = program.folder / str(environment) / "bin" / "python"
+    python = _python(program.folder, str(environment or _USUAL_ENVIRONMENT))
     while _begun:
         host = _begun.pop()
         if host.command == (python, program.folder):
             return host
         host.close()
-    if not environment or not python.exists() or not (program.folder / SCRIPT).exists():
+    if not (program.folder / SCRIPT).exists():
         return None
     return LanguageHost(python, program.folder)
 

@@ -1,4 +1,7 @@
-"""A registry in memory, on loopback, that keeps what is pushed; it can be down, full, or unwilling to share layers."""
+"""A registry in memory, on loopback, that keeps what is pushed.
+
+It can be down, full, unwilling to share layers, want a login, or have its blobs on another server, as one on S3 or OSS.
+"""
 
 import hashlib
 import json
@@ -21,7 +24,10 @@ class FakeRegistry:
         self.failures = 0
         self.full = False
         self.shares = True
+        self.login = ""
+        self.elsewhere = ""
         self.asked: list[str] = []
+        self.asked_elsewhere: list[str] = []
 
     def add(self, repository: str, tag: str, config: dict[str, Any], layer: bytes) -> None:
         """Keep an image of one layer."""
@@ -46,16 +52,28 @@ class FakeRegistry:
     @contextmanager
     def serving(self) -> Generator[str]:
         """Serve on loopback; gives the URL."""
-        handler = type("Handler", (_Handler,), {"registry": self})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with _served(type("Handler", (_Handler,), {"registry": self})) as url:
+            yield url
+
+    @contextmanager
+    def storing(self) -> Generator[None]:
+        """Send who reads a blob to another server."""
+        with _served(type("Storage", (_Storage,), {"registry": self})) as self.elsewhere:
+            yield
+        self.elsewhere = ""
+
+
+@contextmanager
+def _served(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def digest(content: bytes) -> str:
@@ -110,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = kept.get((repository, rest))
         if content is None:
             self._answer(404)
+        elif kind == "blobs" and self.registry.elsewhere:
+            self._answer(307, {"Location": f"{self.registry.elsewhere}{self.path}"})
         else:
             self._answer(200, {"Docker-Content-Digest": digest(content)}, content)
 
@@ -118,6 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.registry.failures:
             self.registry.failures -= 1
             self._answer(503)
+            return True
+        if self.registry.login and self.headers.get("Authorization") != self.registry.login:
+            self._answer(401, {"WWW-Authenticate": 'Basic realm="registry"'})
             return True
         return False
 
@@ -143,3 +166,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
         pass
+
+
+class _Storage(_Handler):
+    """Has a registry's blobs; as S3 does, it refuses a login beside the one that its address has."""
+
+    def _read(self) -> None:
+        self.registry.asked_elsewhere.append(f"{self.command} {self.path}")
+        repository, _, rest = self._path()
+        if "Authorization" in self.headers:
+            self._answer(400, {}, b"<Error><Code>InvalidArgument</Code></Error>")
+        else:
+            self._answer(200, {}, self.registry.blobs[repository, rest])

@@ -71,10 +71,22 @@ def test_a_program_that_cannot_be_imported_is_left_to_its_run(tmp_path: Path) ->
     load(tmp_path / "no_such_file.py")
 
 
-@pytest.mark.parametrize("missing", [".venv", "language_host.py"])
-def test_without_its_parts_the_language_host_of_pulumi_is_used(program: Program, missing: str) -> None:
-    (program.folder / missing).unlink()
+def test_without_its_script_the_language_host_of_pulumi_is_used(program: Program) -> None:
+    (program.folder / "language_host.py").unlink()
     assert language_host.start(program) is None
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_programs_own_environment_is_taken_where_there_is_one(program: Program, *, there: bool) -> None:
+    """A fresh checkout, as a pipeline's, has none."""
+    if not there:
+        (program.folder / ".venv").unlink()
+    host = started(program)
+    try:
+        assert host.serves(), host.output()
+        assert (host.command[0] == program.folder / ".venv" / "bin" / "python") == there
+    finally:
+        host.close()
 
 
 def test_one_that_ends_at_once_does_not_serve(program: Program) -> None:

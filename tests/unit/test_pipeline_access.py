@@ -10,7 +10,7 @@ import yaml
 from kubernetes_validate import validate  # pyright: ignore[reportUnknownVariableType]
 from typer.testing import CliRunner
 
-from model.names import GITEA_PROJECT, kubernetes_name
+from model.names import GITEA_PROJECT, SLOTS, kubernetes_name, slot_service_name
 from pipeline import access
 from pipeline.__main__ import app
 
@@ -75,6 +75,22 @@ def test_no_job_may_give_itself_more() -> None:
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
         if "pods" in rule["resources"]:
             assert rule["verbs"] == ["get", "list", "watch"]
+
+
+def test_a_job_may_ask_the_pods_of_its_own_slots_and_of_no_others() -> None:
+    """Smoke checks get ``services/proxy`` of ``<service>:<port>``, and nothing else is asked by that way."""
+
+    def proxied(name: str, verb: str) -> set[str]:
+        rules = [rule for rule in access.rules(name) if "services/proxy" in rule["resources"] and verb in rule["verbs"]]
+        assert all(rule["apiGroups"] == [""] and rule["resourceNames"] for rule in rules)
+        return {each for rule in rules for each in rule["resourceNames"]}
+
+    for slot in SLOTS:
+        assert f"{slot_service_name('packet', slot)}:http" in proxied("packet", "get")
+    assert "packet-blue:http" in proxied("packet", "get")
+    assert not proxied("packet", "get") & proxied("packet-label", "get")
+    for verb in ("create", "update", "patch", "delete"):
+        assert not proxied("packet", verb)
 
 
 def test_a_stack_without_namespace_is_refused(tmp_path: Path) -> None:

@@ -206,6 +206,41 @@ def test_a_robot_without_a_place_for_its_secret_changes_nothing(held: Harbor, ur
     assert not held.changes
 
 
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (
+            Answer(body="<html>Sign in</html>", kind="text/html"),
+            "GET /robots?q=name%3D~package-platform&page_size=100: ",
+        ),
+        (Answer(body='{"robots": []}'), "GET /robots?q=name%3D~package-platform&page_size=100: "),
+        (Answer(302), "302, a redirect: give --harbor the address that it leads to"),
+    ],
+)
+def test_what_is_no_harbor_says_what_to_check(url: str, answer: Answer, line: str) -> None:
+    assert url
+    with served(lambda _: answer) as other:
+        code, said = run("--harbor", other)
+    assert code == 1
+    assert line in said
+    assert "--harbor" in said
+
+
+def test_a_robot_whose_secret_is_not_told_has_to_be_made_anew(held: Harbor, url: str, tmp_path: Path) -> None:
+    secret = tmp_path / "robot"
+    assert url
+
+    def answer(asked: Asked) -> Answer:
+        told = held.answer(asked)
+        return Answer(201, "<html>") if (asked.method, asked.path) == ("POST", "/api/v2.0/robots") else told
+
+    with served(answer) as other:
+        code, said = run("--harbor", other, "--robot-secret", str(secret))
+    assert code == 1
+    assert "remove the robot package-platform in Harbor's user interface, and run this again" in said
+    assert not secret.exists()
+
+
 def test_a_refusal_and_no_server_are_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("--harbor", "http://127.0.0.1:9")[0] == 1
     monkeypatch.delenv("HARBOR_USER")

@@ -103,6 +103,18 @@ def test_nobody_there_and_nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "hidden-key" not in said
 
 
+@pytest.mark.parametrize("robot", [(), ("--robot", "wecom")])
+@pytest.mark.parametrize("address", ["https://[hidden-key", "https://qyapi.weixin.qq.com:hidden-key/"])
+def test_an_address_that_is_none_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, robot: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PIPELINE_NOTIFY_URL", address)
+    code, said = run("--result", "SUCCESS", *robot, workspace=tmp_path)
+    assert code == 0
+    assert said.startswith("warning: ")
+    assert "hidden-key" not in said
+
+
 def test_the_robot_is_told_by_its_address() -> None:
     assert notify.robot_of("https://oapi.dingtalk.com/robot/send?access_token=x") == "dingtalk"
     assert notify.robot_of("https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=x") == "wecom"

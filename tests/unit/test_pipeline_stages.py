@@ -1,11 +1,19 @@
 """The stages of a build, each by itself: checkout, build, push, deploy; real git, and a registry in memory."""
 
+import base64
 import gzip
 import io
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +21,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import release, state, upload
+from config_repository import ConfigRepository
+from pipeline import git, release, state, upload
 from pipeline.__main__ import app
 from pipeline.errors import PipelineError, RefusedError
 from pipeline.git import Checkout, GitError, askpass
 from pipeline.push import tags
+from pipeline.settings import Program
 from registry import ENDPOINT_VARIABLE
 from tests.unit.config_checkout import Checkout as Repository
 from tests.unit.fake_registry import FakeRegistry, digest
@@ -135,6 +145,25 @@ def test_layers_of_the_base_are_borrowed_and_sent_only_where_that_is_refused(
     assert built(program).tag
 
 
+def test_blobs_on_another_server_are_read_there_without_the_registrys_login(
+    registry: FakeRegistry, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = base64.b64encode(b"robot:secret").decode()
+    (program.parent / "config.json").write_text(json.dumps({"auths": {"harbor.example.com": {"auth": login}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(program.parent))
+    registry.login = f"Basic {login}"
+    registry.shares = False
+    with registry.storing():
+        run("build", API)
+        run("push", API)
+        registry.image(NAME, str(built(program).tag))
+        registry.asked.clear()
+        run("push", API)
+    assert f"GET /v2/base/dotnet/blobs/{digest(LAYER)}" in registry.asked_elsewhere
+    assert f"HEAD /v2/{NAME}/blobs/{digest(LAYER)}" in registry.asked_elsewhere
+    assert not any(each.startswith("POST") for each in registry.asked), "what is there is not sent again"
+
+
 def test_the_same_source_gives_the_same_image(registry: FakeRegistry, program: Path) -> None:
     layouts: list[bytes] = []
     for _ in range(2):
@@ -231,16 +260,111 @@ def test_builds_that_fail_say_why(program: Path, fields: str, line: str) -> None
     assert built(program).image is None
 
 
-@pytest.mark.usefixtures("registry")
-def test_a_build_is_given_none_of_the_pipelines_secrets(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GITEA_TOKEN", "hidden")
-    monkeypatch.setenv("PIPELINE_WEBHOOK_KEY_FILE", "hidden")
-    command = "mkdir publish && env > publish/env"
+def told_to_a_build(program: Path) -> dict[str, str]:
+    """Build with a command of the project's own, and return the environment that it had."""
+    command = "mkdir publish && env -0 > publish/env"
     (program / "projects" / f"{API}.yaml").write_text(PROJECT.replace(PROJECT.split('"')[1], command))
     run("build", API)
-    told = (program.parent / "work" / "source" / "publish" / "env").read_text()
-    assert "PIPELINE_PROJECT=Some.Api" in told
-    assert "hidden" not in told
+    lines = (program.parent / "work" / "source" / "publish" / "env").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GITEA_TOKEN",
+        "PIPELINE_WEBHOOK_KEY_FILE",
+        "KUBECONFIG",
+        "AWS_SECRET_ACCESS_KEY",
+        "VAULT_SERVER_TOKEN",
+        "SOPS_AGE_KEY",
+        "SOPS_AGE_KEY_FILE",
+        "ALICLOUD_SECRET_KEY",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+        "AZURE_CLIENT_SECRET",
+        "ARM_CLIENT_SECRET",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "PULUMI_ACCESS_TOKEN",
+        "PULUMI_BACKEND_URL",
+        "DOCKER_CONFIG",
+        "REGISTRY_AUTH_FILE",
+        "PIPELINE_BUILD_DOCKER_CONFIG",
+    ],
+)
+def test_a_build_is_given_none_of_the_pipelines_secrets(
+    program: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "hidden")
+    told = told_to_a_build(program)
+    assert told["PIPELINE_PROJECT"] == API
+    assert told["PATH"] == os.environ["PATH"]
+    assert name not in told
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_build_may_be_given_a_login_of_its_own(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", "/that-pushes")
+    monkeypatch.setenv("PIPELINE_BUILD_DOCKER_CONFIG", "/that-pulls")
+    assert told_to_a_build(program)["DOCKER_CONFIG"] == "/that-pulls"
+
+
+BUILDAH = """#!/bin/sh
+echo "$@" >> {folder}/called
+env > {folder}/env
+case $1 in
+push) cp -r {folder}/layout "${{3#oci:}}" ;;
+rmi) cat {folder}/refusal >&2 2>/dev/null && exit 1 ;;
+esac
+exit 0
+"""
+
+
+@pytest.fixture
+def buildah(registry: FakeRegistry, program: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `buildah` that notes how it was called, and pushes an image that was made before."""
+    assert registry
+    run("build", API)
+    folder = program.parent / "buildah"
+    folder.mkdir()
+    (program.parent / "work" / "image").rename(folder / "layout")
+    (folder / "buildah").write_text(BUILDAH.format(folder=folder))
+    (folder / "buildah").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    (program / "projects" / f"{API}.yaml").write_text("kind: backend\nbuild: {dockerfile: Dockerfile}\n")
+    return folder
+
+
+def test_each_build_of_a_dockerfile_has_an_image_name_of_its_own_and_leaves_none(program: Path, buildah: Path) -> None:
+    names: set[str] = set()
+    for _ in range(2):
+        (buildah / "called").unlink(missing_ok=True)
+        run("build", API)
+        made, pushed, removed = (line.split() for line in (buildah / "called").read_text().splitlines())
+        name = made[made.index("--tag") + 1]
+        assert pushed == ["push", name, f"oci:{program.parent}/work/image"]
+        assert removed == ["rmi", name]
+        names.add(name)
+    assert len(names) == 2
+    assert built(program).image
+
+
+def test_an_image_that_stays_on_the_agent_is_a_warning(program: Path, buildah: Path) -> None:
+    (buildah / "refusal").write_text("image is in use\n")
+    said = run("build", API)
+    assert "warning: the image localhost/pipeline-build:" in said
+    assert "stays on this agent: image is in use" in said
+    assert built(program).image
+
+
+def test_buildah_has_the_registrys_login_and_no_other_secret(buildah: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", "/that-pushes")
+    monkeypatch.setenv("PIPELINE_BUILD_DOCKER_CONFIG", "/that-pulls")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    run("build", API)
+    told = (buildah / "env").read_text().splitlines()
+    assert "DOCKER_CONFIG=/that-pushes" in told
+    assert "hidden" not in "".join(told)
 
 
 def test_a_command_may_write_the_image_itself(registry: FakeRegistry, program: Path) -> None:
@@ -335,6 +459,73 @@ def test_the_token_is_in_no_argument_and_no_file(tmp_path: Path, monkeypatch: py
     assert "t0ken" not in (tmp_path / "arguments").read_text()
 
 
+@pytest.fixture
+def origin(program: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """The project's repository, where the program looks for it."""
+    made = Repository(program.parent / "gitea" / f"{API}.git")
+    made.git("checkout", "--quiet", "-b", "main")
+    made.commit({"a": "1"})
+
+    @contextmanager
+    def variables() -> Generator[Mapping[str, str]]:
+        yield {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.file://{program.parent}/gitea/.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://gitea.example.com/sjzy/",
+        }
+
+    monkeypatch.setattr("pipeline.checkout.credentials", variables)
+    return made
+
+
+@pytest.mark.parametrize("left", ["index.lock", "refs/remotes/origin/main.lock", "half"])
+def test_what_a_killed_git_left_stops_no_later_build(program: Path, origin: Repository, left: str) -> None:
+    own = program.parent / "work" / "source" / ".git"
+    run("checkout", API)
+    if left == "half":
+        shutil.rmtree(own)
+        own.mkdir()
+    else:
+        (own / left).touch()
+    second = origin.commit({"a": "2"})
+    assert f"{API} is at {second}" in run("checkout", API)
+    assert (own.parent / "a").read_text() == "2"
+
+
+def test_a_server_that_is_down_leaves_the_message_of_git(program: Path, origin: Repository) -> None:
+    run("checkout", API)
+    origin.folder.rename(origin.folder.with_name("gone"))
+    assert f"git fetch of https://gitea.example.com/sjzy/{API}.git failed: " in refused("checkout", API)
+    origin.folder.with_name("gone").rename(origin.folder)
+    run("checkout", API)
+    assert (program.parent / "work" / "source" / "a").read_text() == "1"
+
+
+def test_a_checkout_that_fails_leaves_nothing_of_the_build_before(program: Path, origin: Repository) -> None:
+    work = program.parent / "work"
+    state.save(work, built(program).model_copy(update={"tag": "2026-11-25-09-07"}))
+    assert "is not on the branch main" in refused("checkout", API, "--commit", "f" * 40)
+    assert origin
+    assert not (work / state.FILE).exists()
+
+
+def test_git_that_takes_too_long_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that is left would write into a folder that the next try makes anew."""
+    command = tmp_path / "bin" / "git"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/helper\nwait\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(git, "_SECONDS", 0.5)
+    with pytest.raises(GitError, match="git fetch of origin did not end in 0 s"):
+        Checkout(tmp_path, "origin", {}).run("fetch")
+    arguments = Path(f"/proc/{(tmp_path / 'helper').read_text().strip()}/cmdline")
+    deadline = time.monotonic() + 30
+    while arguments.exists() and arguments.read_bytes():  # what has ended and was not waited for has none
+        assert time.monotonic() < deadline, "the helper is still there"
+        time.sleep(0.02)
+
+
 # Deploy, and the config repository.
 
 
@@ -348,7 +539,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     )
     command.chmod(0o755)
     (tmp_path / "code").write_text("0")
-    monkeypatch.setattr(release, "COMMAND", command)
+    monkeypatch.setattr(release, "COMMAND", (str(command),))
     return tmp_path
 
 
@@ -414,3 +605,114 @@ def test_a_stack_without_a_config_repository_says_what_is_missing(program: Path)
     work = program.parent / "work"
     state.save(work, state.load(work, API).model_copy(update={"tag": "1"}))
     assert refused("deploy", API, "-s", "test").startswith("Pulumi.test.yaml:package-platform:configPath: is needed")
+
+
+def test_the_configuration_of_a_tag_is_the_newest_that_was_handed_over(program: Path) -> None:
+    made = config_repository(program, {"common/a.json": "1"})
+    first = made.git("rev-parse", "HEAD")
+    second = made.commit({"common/a.json": "2"})
+    source, stack = Checkout(made.folder, "config", {}), Program(program)
+    folder = release.hand_over(source, stack, "test", first)
+    assert ConfigRepository(folder).commit("") == first
+    assert Checkout(folder, "config", {}).run("rev-parse", "--is-bare-repository") == "true"
+    release.hand_over(source, stack, "test", second)
+    assert ConfigRepository(folder).commit("") == second
+    release.hand_over(source, stack, "test", first)
+    assert ConfigRepository(folder).commit("") == second
+    assert ConfigRepository(folder).commit(first) == first
+
+
+def test_a_commit_beside_the_newest_is_handed_over_and_changes_nothing_else(program: Path) -> None:
+    made = config_repository(program, {"common/a.json": "1"})
+    first = made.git("rev-parse", "HEAD")
+    second = made.commit({"common/a.json": "2"})
+    made.git("checkout", "--quiet", first)
+    beside = made.commit({"common/a.json": "3"})
+    source, stack = Checkout(made.folder, "config", {}), Program(program)
+    release.hand_over(source, stack, "test", second)
+    folder = release.hand_over(source, stack, "test", beside)
+    assert ConfigRepository(folder).commit("") == second
+    assert ConfigRepository(folder).commit(beside) == beside
+
+
+def test_a_checkout_of_peoples_own_is_left_as_it_is(program: Path) -> None:
+    made = config_repository(program, {"common/a.json": "1"})
+    first = made.git("rev-parse", "HEAD")
+    made.git("clone", "--quiet", str(made.folder), str(program.parent / "config"))
+    second = made.commit({"common/a.json": "2"})
+    folder = release.hand_over(Checkout(made.folder, "config", {}), Program(program), "test", second)
+    assert ConfigRepository(folder).commit("") == first
+    assert ConfigRepository(folder).commit(second) == second
+
+
+def test_jobs_that_hand_over_at_the_same_moment_leave_the_newest(program: Path) -> None:
+    made = config_repository(program, {"common/a.json": "0"})
+    commits = [made.commit({"common/a.json": str(number)}) for number in range(1, 9)]
+    source, stack = Checkout(made.folder, "config", {}), Program(program)
+
+    def handed_over(commit: str) -> Path:
+        return release.hand_over(source, stack, "test", commit)
+
+    with ThreadPoolExecutor(len(commits)) as pool:
+        assert len({*pool.map(handed_over, reversed(commits))}) == 1
+    assert ConfigRepository(program.parent / "config").commit("") == commits[-1]
+    assert not [path.name for path in program.parent.iterdir() if path.name.startswith(".config-")]
+
+
+# The command `release`, where there is a virtual environment beside it and where there is none.
+
+ROOT = Path(__file__).parents[2]
+TOLD = "import os, sys; print(sys.prefix, os.environ['PYTHONPATH'], *sys.argv[1:])\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of the program, in which `release` tells by which Python it was started."""
+    folder = tmp_path / "checkout"
+    (folder / "release").mkdir(parents=True)
+    (folder / "release" / "__main__.py").write_text(TOLD)
+    (folder / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "release", folder / "bin")
+    return folder
+
+
+def started(folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+    command = [str(folder / "bin" / "release"), "status"]
+    variables = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd="/", env=variables, capture_output=True, text=True, check=False)
+
+
+def test_release_has_the_packages_of_the_checkout(checkout: Path) -> None:
+    (checkout / ".venv").symlink_to(sys.prefix)
+    finished = started(checkout, "/usr/bin:/bin")
+    assert finished.stdout.split() == [str(checkout / ".venv"), str(checkout), "status"], finished.stderr
+
+
+def test_release_without_packages_of_its_own_takes_those_of_path(checkout: Path) -> None:
+    finished = started(checkout, f"{sys.prefix}/bin:/usr/bin:/bin")
+    assert finished.stdout.split() == [sys.prefix, str(checkout), "status"], finished.stderr
+
+
+@pytest.mark.parametrize("python3", ["exec false", "exec no-such-python"])
+def test_release_without_any_packages_says_how_to_get_them(checkout: Path, tmp_path: Path, python3: str) -> None:
+    (tmp_path / "python3").write_text(f"#!/bin/sh\n{python3}\n")
+    (tmp_path / "python3").chmod(0o755)
+    finished = started(checkout, f"{tmp_path}:/usr/bin:/bin")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("release: ")
+    assert f"run `make .venv/.stamp` in {checkout}" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_the_pipeline_starts_release_with_its_own_python(
+    program: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "PROGRAM", checkout)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    # A folder of that name, where the command is run, is not it.
+    (program / "release").mkdir()
+    (program / "release" / "__main__.py").write_text("print('another')\n")
+    assert release.deploy(Program(program), "test", API, "1", None) == 0
+    told = capfd.readouterr().out.split()
+    assert told[:2] == [sys.prefix, str(checkout)]
+    assert told[2:] == ["deploy", API, "1", "--stack", "test", "--cwd", str(program)]

@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 from pipeline import keys
 from pipeline.__main__ import app
 from pipeline.errors import PipelineError, RefusedError
+from pipeline.gitea import Gitea, GiteaError
 from pipeline.settings import Program
 from pipeline.webhooks import Wanted, branches, plan, wanted_hooks
+from tests.unit.stand_in import Answer, served
 
 KEY = "k" * 32
 URL = "https://jenkins.example.com/generic-webhook-trigger/invoke"
@@ -103,6 +105,18 @@ def test_missing_secrets_and_a_server_that_is_down_are_named(tmp_path: Path, mon
     lines = refused(tmp_path).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("Gitea can't be reached at http://127.0.0.1:9: ") for line in lines)
+
+
+@pytest.mark.parametrize("page", ["<html>Sign in</html>", '{"message": "hello"}', '["a"]'])
+def test_a_page_instead_of_giteas_answer_says_what_to_check(page: str) -> None:
+    with (
+        served(lambda _: Answer(body=page)) as url,
+        Gitea(url, "t0ken") as gitea,
+        pytest.raises(
+            GiteaError, match=r"sjzy/Some.Api: what answers at .* is no Gitea: .* gitea.url in pipeline.yaml"
+        ),
+    ):
+        gitea.hooks("sjzy", "Some.Api")
 
 
 def test_a_file_may_hold_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,7 +19,22 @@ LOGIN = base64.b64encode(b"robot:secret").decode()
 class Handler(BaseHTTPRequestHandler):
     """A registry with one image; which login it wants is told by the repository's first part."""
 
+    page = ""
+    asked: ClassVar[list[str]] = []
+
     def do_HEAD(self) -> None:
+        port = self.headers["Host"].rpartition(":")[2]
+        if self.path.startswith("/v2/moved/"):
+            # Another name of this server: another origin, which asks for a login of its own.
+            self._answer(307, {"Location": f"http://localhost:{port}/elsewhere"})
+            return
+        if self.path == "/elsewhere":
+            self._answer(401, {"WWW-Authenticate": f'Bearer realm="http://localhost:{port}/token",service="s"'})
+            return
+        if self.path.startswith("/v2/html/"):
+            realm = f"http://127.0.0.1:{port}/html?"
+            self._answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'})
+            return
         repository = self.path.removeprefix("/v2/").partition("/manifests/")[0]
         wanted = {"open": None, "basic": f"Basic {LOGIN}", "bearer": "Bearer t0ken"}[repository.partition("/")[0]]
         if wanted and self.headers.get("Authorization") != wanted:
@@ -33,6 +49,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, {})
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.startswith("/html"):
+            self._answer(200, {"Content-Type": "text/html"}, self.page.encode())
+            return
         allowed = (
             self.headers.get("Authorization") == f"Basic {LOGIN}"
             and "scope=repository%3Abearer%2Fx%3Apull" in self.path
@@ -106,4 +126,26 @@ def test_many_at_once_come_back_with_their_errors(registry: str) -> None:
 def test_a_registry_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:9")
     with pytest.raises(RegistryError, match=r"harbor.example.com can't be reached at http://127.0.0.1:9"):
+        Registry("harbor.example.com").digest("open/x", "1")
+
+
+@pytest.mark.usefixtures("login")
+def test_the_login_is_not_for_another_server_that_asks_for_one(registry: str) -> None:
+    Handler.asked.clear()
+    assert Registry(registry).request("HEAD", "moved/x", "blobs/1").status_code == 401
+    assert not Handler.asked
+
+
+@pytest.mark.parametrize("page", ["<html>Sign in</html>", "[]", '{"message": "hello"}'])
+def test_a_token_service_that_answers_with_something_else_is_named(
+    registry: str, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setattr(Handler, "page", page)
+    with pytest.raises(RegistryError, match=r"/html\? .* is no token: .* proxy or a login page"):
+        Registry(registry).digest("html/x", "1")
+
+
+def test_an_address_that_is_none_is_a_registry_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:port")
+    with pytest.raises(RegistryError, match=r"can't be reached at http://127.0.0.1:port"):
         Registry("harbor.example.com").digest("open/x", "1")
