@@ -17,7 +17,7 @@ from bench.images import TagError, Tagger
 from bench.measure import Measurement, measure
 from bench.report import Circumstances, MarkersMissingError, render, replace_section
 from bench.workspace import CommandError, Workspace
-from devcluster import cluster
+from devcluster import cluster, machine
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import KUBERNETES_VERSION, MAXIMUM_ID, Instance
@@ -35,8 +35,9 @@ InstanceId = Annotated[
 ]
 HELP = """Time `pulumi preview` and `pulumi up` of one project's new tag in small and large stacks, beside kubectl.
 
-It brings up an embedded cluster of its own (root on Linux) and removes it at the end; one that is up already is used
-and left up. Times depend on the machine and on what else it does: read the ratios.
+It brings up an embedded cluster of its own (root on Linux) and removes it at the end. One that is there already is
+used, and left on or off as it was. Only the namespace package-bench is made anew there.
+Times depend on the machine and on what else it does: read the ratios.
 """
 
 
@@ -85,20 +86,21 @@ def parse_sizes(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def running_cluster(number: int | None, progress: Progress, *, keep: bool) -> Generator[Instance]:
-    """Have the cluster of that number up meanwhile, or a free one; one that was there before stays.
+    """Have the cluster of that number up meanwhile, or a free one; afterwards it is on, off or gone as it was before.
 
     Raises:
         Refused: This machine cannot carry it.
         SetupError: Something did not come up.
     """
     instance = cluster.reserve(ROOT, NUMBERS if number is None else [number])
-    was_there = instance.kubeconfig.exists()
+    # A cluster that is down has its state still.
+    was_on, had_state = any(machine.is_on(each) for each in instance.machines), instance.state.exists()
     try:
         cluster.up(instance, progress)
         yield instance
     finally:
-        if not keep and not was_there:
-            cluster.down(instance, progress, wipe=True)
+        if not keep and not was_on:
+            cluster.down(instance, progress, wipe=not had_state)
 
 
 def _circumstances(load: float, rounds: int, provider: Path | None) -> Circumstances:

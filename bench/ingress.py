@@ -3,10 +3,11 @@
 Beside it stands what they lose with a single proxy on one node's own address.
 """
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,8 +42,9 @@ OURS_ALONE = ("middlewares=", "lifecycle", "publishstatusaddress", "providers.fi
 """What of our settings a single proxy that somebody just installs has not."""
 HELP = """Measure what clients lose while parts of the ingress fail or are replaced.
 
-It brings up an embedded cluster of its own (root on Linux) and removes it at the end; one that is up already is used
-and left up.
+It brings up an embedded cluster of its own (root on Linux) and removes it at the end. One that is there already is
+used, and left on or off as it was; but all that Pulumi manages there, of every stack, is removed, and a copy of the
+stack test stays in its place.
 """
 
 
@@ -86,6 +88,16 @@ class Comparison:
             if time.monotonic() > deadline:
                 raise SetupError(f"{SINGLE} does not serve {self.single} after {ANSWER_SECONDS:.0f} s: see its log")
             time.sleep(0.2)
+
+    @contextlib.contextmanager
+    def beside_single(self) -> Generator[None]:
+        """Have the single proxy run meanwhile."""
+        try:
+            self.start_single()
+            yield
+        finally:
+            away = ("--ignore-not-found", "--wait=false")
+            self.ingress.cluster.kubectl("delete", NAMESPACE, f"deployment/{SINGLE}", *away, check=False)
 
     def _single_answers(self) -> bool:
         try:
@@ -223,10 +235,10 @@ def run(
             program.up()
         comparison = Comparison(Ingress(cluster, program), folder)
         comparison.ingress.settle()
-        comparison.start_single()
-        for number, event in enumerate(comparison.events()):
-            with progress.step(event.name):
-                outcomes.append(comparison.measure(event, number))
+        with comparison.beside_single():
+            for number, event in enumerate(comparison.events()):
+                with progress.step(event.name):
+                    outcomes.append(comparison.measure(event, number))
         report = render(outcomes, _circumstances(load))
     if write:
         text = replace_section(DOCUMENT.read_text(encoding="utf-8"), report, (BEGIN, END))

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Part
+from devcluster import process_tree
 
 LOOK_SECONDS = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,7 +71,7 @@ def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], limi
         Exit code, standard output and standard error.
     """
     with _started(command, folder, variables) as process:
-        timer = threading.Timer(limit, _end_session, [process.pid])
+        timer = threading.Timer(limit, process_tree.end, [process.pid])
         timer.start()
         try:
             out, err = process.communicate()
@@ -82,10 +82,7 @@ def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], limi
 
 @contextlib.contextmanager
 def _started(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
-    """Start a command in a session of its own, and end all of the session if the body does not get to its end.
-
-    Killing `pulumi` alone would leave its plugins behind: each of them leads a process group of its own.
-    """
+    """Start a command in a session of its own, and end all of the session if the body does not get to its end."""
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -98,16 +95,8 @@ def _started(command: Sequence[str], folder: Path, variables: Mapping[str, str])
         try:
             yield process
         except BaseException:
-            _end_session(process.pid)
+            process_tree.end(process.pid)
             raise
-
-
-def _end_session(leader: int) -> None:
-    """Kill every process of a session that this process started; the leader is not yet collected, so it is ours."""
-    for pid, (_, _, _, session) in list(_all_processes()):
-        if session == leader:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], limit: float) -> Watched:
@@ -138,7 +127,7 @@ def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], li
             _look(process.pid, seen, time.monotonic() - started)
             time.sleep(LOOK_SECONDS)
             if time.monotonic() - started > limit:
-                _end_session(process.pid)
+                process_tree.end(process.pid)
         seconds = time.monotonic() - started
         for reader in readers:
             reader.join()
@@ -148,13 +137,13 @@ def watch(command: Sequence[str], folder: Path, variables: Mapping[str, str], li
 
 def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
     """Note every process below `root`, and those that were below it before and lost their parent."""
-    parents = dict(_all_processes())
-    known = {pid for pid, start in seen if parents.get(pid, (0, 0, 0, 0))[1] == start}
+    there = dict(process_tree.all_processes())
+    known = {pid for pid, start in seen if pid in there and there[pid].start_ticks == start}
     family = {root} | known
-    while more := {pid for pid, (parent, _, _, _) in parents.items() if parent in family} - family:
+    while more := {pid for pid, each in there.items() if each.parent in family} - family:
         family |= more
-    for pid in family & parents.keys():
-        _, start, cpu, _ = parents[pid]
+    for pid in family & there.keys():
+        start, cpu = there[pid].start_ticks, there[pid].cpu_ticks
         with contextlib.suppress(OSError):
             words = tuple(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0"))
             earlier = seen.get((pid, start))
@@ -162,17 +151,6 @@ def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
                 continue
             peak = max(_peak_bytes(pid), earlier.peak_bytes if earlier else 0)
             seen[pid, start] = _Seen(words, start, at, cpu, peak)
-
-
-def _all_processes() -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Yield pid → parent, start and CPU time in ticks, session (proc(5), /proc/pid/stat)."""
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{entry.name}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            cpu = int(fields[11]) + int(fields[12])
-            yield int(entry.name), (int(fields[1]), int(fields[19]), cpu, int(fields[3]))
 
 
 def _peak_bytes(pid: int) -> int:

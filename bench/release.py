@@ -33,8 +33,9 @@ from devcluster.tooltable import ARGO_ROLLOUTS, HELM, KUBERNETES_PROVIDER, PULUM
 NO_SIZES = "none"
 HELP = """Time a release and a way back by `release`, kubectl, Helm 4 and Argo Rollouts, with the same pods.
 
-It brings up an embedded cluster of its own (root on Linux) and removes it at the end; one that is up already is used
-and left up, without anything that Pulumi manages there. For a quick try: --only kubectl,release --rounds 1 --sizes none
+It brings up an embedded cluster of its own (root on Linux) and removes it at the end. One that is there already is
+used, and left on or off as it was; but all that Pulumi manages there, of every stack, is removed.
+For a quick try: --only kubectl,release --rounds 1 --sizes none
 """
 
 

@@ -13,7 +13,9 @@ from devcluster import cluster, demo, deploy, environment, kubectl, machine
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import MAXIMUM_ID, Instance
+from devcluster.processes import StuckProcessError
 from devcluster.progress import Progress
+from pipeline.errors import PipelineError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -207,6 +209,10 @@ def main() -> None:
         if error.details:
             print(error.details, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except (PipelineError, StuckProcessError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
 
 

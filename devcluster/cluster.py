@@ -162,11 +162,14 @@ def node_down(instance: Instance, name: str) -> bool:
 
     Returns:
         Whether it was on.
+
+    Raises:
+        Refused: there is no such node, or the instance of that number is another checkout's.
     """
     preflight.check_rights()
     node = find_node(instance, name)
     with _only_one(instance, Progress(quiet=True)):
-        return machine.cut(node)
+        return _is_ours(instance) and machine.cut(node)
 
 
 def node_up(instance: Instance, name: str) -> bool:
@@ -176,12 +179,13 @@ def node_up(instance: Instance, name: str) -> bool:
         Whether it was off.
 
     Raises:
+        Refused: there is no such node, or the instance of that number is another checkout's.
         SetupError: the cluster itself is down.
     """
     preflight.check_rights()
     node = find_node(instance, name)
     with _only_one(instance, Progress(quiet=True)):
-        if not machine.is_on(instance.hub):
+        if not _is_ours(instance) or not machine.is_on(instance.hub):
             raise SetupError("the cluster is down: bring it up with `python -m devcluster up`")
         if machine.is_on(node):
             return False
@@ -217,6 +221,20 @@ def find_node(instance: Instance, name: str) -> Machine:
         raise Refused([str(error)]) from error
 
 
+def _is_ours(instance: Instance) -> bool:
+    """Tell whether this checkout has the instance's number: links and control groups follow from that alone.
+
+    Raises:
+        Refused: another checkout has it.
+    """
+    owner = host.owner_of(instance)
+    if owner == str(instance.state):
+        return True
+    if owner is not None and host.orphan_of(instance) is None:
+        raise Refused([host.taken_message(instance, owner)])
+    return False
+
+
 def _boot_missing(instance: Instance) -> None:
     """Switch on every machine that is off, the registry first."""
     machine.plug_bridge(instance)
@@ -230,6 +248,8 @@ def _clear_orphan(instance: Instance) -> None:
     owner = host.orphan_of(instance)
     if owner is None:
         return
+    for service in instance.services:
+        processes.end_all(Path(owner) / service.name)
     for each in instance.machines:
         processes.end_all(Path(owner) / each.name)
         machine.cut(each)

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from devcluster import process_tree
 from devcluster.failure import SetupError
 
 TIMEOUT_SECONDS = 120.0
@@ -23,7 +24,7 @@ def run(
     Args:
         command: its argument list; never put a secret there.
         text: given to its standard input.
-        timeout: in seconds; it is killed then.
+        timeout: in seconds; it is killed then, with all that it started.
         env: its whole environment, or nothing for this process' own.
         folder: where it runs, or nothing for where this process does.
 
@@ -51,17 +52,18 @@ def attempt(
         SetupError: it took too long, or is not installed.
     """
     try:
-        return subprocess.run(
+        with subprocess.Popen(
             command,
-            input=text,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
             errors="replace",
             env=env,
             cwd=folder,
-        )
+        ) as process:
+            output, errors = process_tree.communicate(process, text, timeout)
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"`{_short(command)}` did not end within {timeout:.0f} s") from error
     except FileNotFoundError as error:

@@ -50,19 +50,21 @@ def download(packages: Sequence[str], folder: Path) -> list[Path]:
         The files, sorted by name.
 
     Raises:
-        SetupError: no apt-get, or a download failed.
+        SetupError: no apt-get, or a download failed with fresh lists too.
     """
     if shutil.which("apt-get") is None:
         raise SetupError(f"no apt-get here to download the Debian packages {' '.join(packages)}")
     before = set(folder.iterdir())
     if not _known(packages):
         refresh_lists()
-    # Without a sandbox user apt can write to a folder that only we may enter.
-    _apt_get(
-        ["-o", "APT::Sandbox::User=root", "download", *packages],
-        f"could not download the Debian packages {' '.join(packages)}",
-        folder,
-    )
+    try:
+        _download(packages, folder)
+    except SetupError as error:
+        # A mirror removes a package when a newer one comes: old lists name a file that is not there any more.
+        if os.geteuid() != 0:
+            raise SetupError(f"{error}; apt's lists may be old: as root, run: apt-get update", error.details) from error
+        refresh_lists()
+        _download(packages, folder)
     return sorted(set(folder.iterdir()) - before)
 
 
@@ -97,6 +99,15 @@ def _known(packages: Sequence[str]) -> bool:
             ["apt-cache", "show", "--no-all-versions", *packages], capture_output=True, check=False
         ).returncode
         == 0
+    )
+
+
+def _download(packages: Sequence[str], folder: Path) -> None:
+    # Without a sandbox user apt can write to a folder that only we may enter.
+    _apt_get(
+        ["-o", "APT::Sandbox::User=root", "download", *packages],
+        f"could not download the Debian packages {' '.join(packages)}",
+        folder,
     )
 
 

@@ -5,6 +5,7 @@ Jenkins stands. The demo has a stack `demo` of its own beside `test`, with its o
 """
 
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -27,6 +28,7 @@ from devcluster.gitea import Gitea
 from devcluster.instance import Instance
 from devcluster.job_runner import FAILURE, PORT, SUCCESS
 from devcluster.progress import Progress
+from pipeline.errors import PipelineError
 from pipeline.git import Checkout, askpass
 from pipeline.keys import GITEA_TOKEN, WEBHOOK_KEY
 
@@ -166,7 +168,7 @@ class Demo:
         Raises:
             SetupError: git failed.
         """
-        with askpass(self.gitea.token_file.read_text()) as variables:
+        with _git_errors(), askpass(self.gitea.token_file.read_text()) as variables:
             checkout = Checkout(self.folder / "developer" / repository, self._url(repository), {**_AUTHOR, **variables})
             for name, content in files.items():
                 path = checkout.folder / name
@@ -229,8 +231,10 @@ class Demo:
         target = f"GET http://{self.instance.ingress_addresses[0]}{url.path}\nHost: {url.host}\n"
         vegeta = str(self.instance.binaries / "vegeta")
         options = (f"-rate={RATE}/1s", f"-duration={LONGEST_LOAD_SECONDS}s", "-timeout=30s", f"-output={results}")
+        # Marked as one of the services, so that `down` ends it when this process is killed.
+        variables = {**os.environ, processes.MARK: str(self.instance.services[1])}
         process = subprocess.Popen(
-            [vegeta, "attack", *options], stdin=subprocess.PIPE, text=True, start_new_session=True
+            [vegeta, "attack", *options], env=variables, stdin=subprocess.PIPE, text=True, start_new_session=True
         )
         if process.stdin is None:
             raise TypeError("the process was started with a pipe")
@@ -306,7 +310,8 @@ class Demo:
         else:
             shutil.copytree(SOURCES / "source" / "frontend", folder)
             shutil.copytree(SOURCES / "frontend" / "site", folder / "site")
-        Checkout(folder, repository, {}).run("init", "--quiet", "--initial-branch=main")
+        with _git_errors():
+            Checkout(folder, repository, {}).run("init", "--quiet", "--initial-branch=main")
 
     def _url(self, repository: str) -> str:
         return f"{self.gitea.url}/{OWNER}/{repository}.git"
@@ -367,6 +372,15 @@ _AUTHOR = {
     for who in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "A developer"), ("EMAIL", "developer@example.com"))
 }
+
+
+@contextmanager
+def _git_errors() -> Generator[None]:
+    """Let what the pipeline's git says be an error of this package."""
+    try:
+        yield
+    except PipelineError as error:
+        raise SetupError(str(error)) from error
 
 
 def run(instance: Instance, progress: Progress) -> None:

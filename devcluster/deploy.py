@@ -4,6 +4,7 @@ This is the stock way, scripted: `pulumi stack select --create`, `pulumi up`, `p
 every project through the ingress.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devcluster import commands, configuration, environment
+from devcluster import commands, configuration, environment, process_tree
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import Instance
@@ -144,7 +145,7 @@ def deploy(root: Path, stack: str, instance: Instance | None, progress: Progress
 
     Raises:
         Refused: there is no such stack.
-        SetupError: `pulumi` failed; its own lines were shown.
+        SetupError: `pulumi` failed or did not end; its own lines were shown.
     """
     config = ["--config-file", str(stack_file(root, stack, instance))]
     process_environment = variables(instance)
@@ -174,23 +175,24 @@ def table(rows: list[Row]) -> str:
 
 def _pulumi(root: Path, process_environment: Mapping[str, str], arguments: tuple[str, ...], *, quiet: bool) -> str:
     command = ["pulumi", *arguments, "--non-interactive"]
+    pipe = subprocess.PIPE if quiet else None
     try:
-        finished = subprocess.run(
-            command,
-            cwd=root,
-            env=process_environment,
-            stdout=subprocess.PIPE if quiet else None,
-            stderr=subprocess.PIPE if quiet else None,
-            text=True,
-            timeout=PULUMI_SECONDS,
-            check=False,
-        )
+        # In this process' own session, so that Ctrl+C and a closed terminal reach it too.
+        with subprocess.Popen(
+            command, cwd=root, env=process_environment, stdout=pipe, stderr=pipe, text=True
+        ) as process:
+            output, errors = process_tree.communicate(process, None, PULUMI_SECONDS)
     except FileNotFoundError as error:
         raise SetupError("`pulumi` is missing: run `make up`, or install it") from error
-    if finished.returncode != 0:
-        said = (finished.stderr or "") + (finished.stdout or "")
-        raise SetupError(f"`pulumi {arguments[0]}` failed (exit code {finished.returncode})", said.strip())
-    return finished.stdout or ""
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(
+            f"`pulumi {arguments[0]}` did not end within {PULUMI_SECONDS:.0f} s: see which pods are not ready, and run "
+            "it again; if it says that the stack is locked, run `pulumi cancel` first"
+        ) from error
+    if process.returncode != 0:
+        said = (errors + output).strip()
+        raise SetupError(f"`pulumi {arguments[0]}` failed (exit code {process.returncode})", said)
+    return output
 
 
 def _ready_pods(process_environment: Mapping[str, str]) -> dict[str, str]:
@@ -223,17 +225,14 @@ def _rows(outputs: Mapping[str, Any], pods: Mapping[str, str]) -> list[Row]:
 
 def _answer(url: str, address: str | None) -> str:
     """Ask a URL, through `address` where its host name does not resolve; never raises."""
-    parts = urlsplit(url)
-    connect = address or parts.netloc
-    maker = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = maker(connect, timeout=REQUEST_SECONDS)
     try:
-        connection.request("GET", parts.path or "/", headers={"Host": parts.netloc})
-        response = connection.getresponse()
-        response.read()
-    except OSError as error:
-        return f"no answer: {error}"
-    else:
-        return f"{response.status} {response.reason}"
-    finally:
-        connection.close()
+        parts = urlsplit(url)
+        maker = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(maker(address or parts.netloc, timeout=REQUEST_SECONDS)) as connection:
+            connection.request("GET", parts.path or "/", headers={"Host": parts.netloc})
+            response = connection.getresponse()
+            response.read()
+    # A name or port that can't be one is a ValueError or InvalidURL.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"no answer: {error or type(error).__name__}"
+    return f"{response.status} {response.reason}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx2
 
-from devcluster import commands, machine, pki, processes
+from devcluster import commands, debian, machine, pki, processes
 from devcluster.failure import SetupError
 from devcluster.progress import Progress
 from devcluster.toolchain import build, find
@@ -69,22 +69,17 @@ class Gitea:
         """Start it, and make its administrator the first time; one that runs already is left alone.
 
         Raises:
-            SetupError: It does not come up; the end of its log is in the details.
+            SetupError: It does not come up, with the end of its log in the details; or what it needs can't be had.
         """
-        program = build(find("gitea"), progress)
+        tool = find("gitea")
+        debian.ensure_installed(tool.needs, progress)
+        program = build(tool, progress)
         if any(path.resolve().is_relative_to(_MOUNTS) for path in (self.folder, program)):
             raise SetupError(f"Gitea can't run from a folder below {_MOUNTS}: use another one")
         if self.answers():
             return
         self.stop()
-        data = self.folder / "data"
-        data.mkdir(parents=True, exist_ok=True)
-        configuration = data / "app.ini"
-        if not configuration.exists():
-            configuration.write_text(self._configuration(), encoding="utf-8")
-        for path in (data, configuration):
-            shutil.chown(path, USER, GROUP)
-            path.chmod(0o700 if path.is_dir() else 0o600)
+        self._prepare()
         with progress.step("Gitea"):
             if not self.token_file.exists():
                 self._command(program, "migrate")
@@ -111,6 +106,20 @@ class Gitea:
                 return client.get(f"{self.url}/api/healthz").is_success
         except httpx2.HTTPError:
             return False
+
+    def _prepare(self) -> None:
+        """Make its folder and its settings."""
+        data = self.folder / "data"
+        if data.exists() and not self.token_file.exists():
+            # The token is the last thing that a first start writes: this one was cut off, and its user may be there.
+            shutil.rmtree(data)
+        data.mkdir(parents=True, exist_ok=True)
+        configuration = data / "app.ini"
+        if not configuration.exists():
+            configuration.write_text(self._configuration(), encoding="utf-8")
+        for path in (data, configuration):
+            shutil.chown(path, USER, GROUP)
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
     def _make_administrator(self, program: Path) -> None:
         mail = f"{ADMINISTRATOR}@example.com"

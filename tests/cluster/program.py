@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 import httpx2
 import yaml
 
-from devcluster import deploy
+from devcluster import deploy, process_tree
 from devcluster.images import TAGS
+from model.storage import rollout_state
 from settings import read_stack_file
 from tests.cluster.embedded import Cluster
 
@@ -199,7 +198,7 @@ class Program:
         return finished
 
     def _run(self, line: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
-        """Run it in a process group of its own, so that its plugins end with it when it takes too long."""
+        """Run it in a session of its own, so that its plugins end with it when it takes too long."""
         environment = {
             **self.cluster.env,
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}",
@@ -216,11 +215,7 @@ class Program:
             text=True,
             start_new_session=True,
         ) as process:
-            try:
-                output, errors = process.communicate(stdin, timeout=COMMAND_SECONDS)
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+            output, errors = process_tree.communicate(process, stdin, COMMAND_SECONDS)
         return subprocess.CompletedProcess(line, process.returncode, output, errors)
 
     # What is in the cluster.
@@ -234,19 +229,11 @@ class Program:
         return {f"{item['kind']}/{item['metadata']['name']}": _identity(item) for item in self.get(kinds)}
 
     def wait_until_settled(self) -> None:
-        """Wait until no pod is leaving and every Deployment has all its pods ready."""
+        """Wait until no pod is leaving or not ready, and every Deployment and StatefulSet has all its pods."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while moving := self._moving():
-            assert time.monotonic() < deadline, f"after {SETTLE_SECONDS} s still moving: {', '.join(moving)}"
+        while names := moving(self.get("deployments,statefulsets,pods")):
+            assert time.monotonic() < deadline, f"after {SETTLE_SECONDS} s still moving: {', '.join(names)}"
             time.sleep(0.5)
-
-    def _moving(self) -> list[str]:
-        """Return the names of the pods that leave, and of the Deployments that are not done."""
-        return [
-            item["metadata"]["name"]
-            for item in self.get("deployments,pods")
-            if "deletionTimestamp" in item["metadata"] or (item["kind"] == "Deployment" and not _is_done(item))
-        ]
 
     def url(self, project: str, path: str = "") -> tuple[str, str]:
         """Return a URL by the ingress's address, and the host that the project answers to."""
@@ -275,6 +262,29 @@ def _identity(item: Mapping[str, Any]) -> dict[str, Any]:
     content = {**item, "metadata": metadata, "status": None}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"uid": metadata["uid"], "generation": metadata.get("generation"), "content": digest}
+
+
+def moving(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of those that leave, and of pods, Deployments and StatefulSets that are not done. Pure.
+
+    A pod that has ended is done: that of a Job, or one that was evicted, which stays for people to read.
+    """
+    done: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+        "Pod": _has_ended_or_is_ready,
+        "Deployment": _is_done,
+        "StatefulSet": lambda item: not rollout_state(item),
+    }
+    return [
+        item["metadata"]["name"]
+        for item in items
+        if "deletionTimestamp" in item["metadata"] or not done[item["kind"]](item)
+    ]
+
+
+def _has_ended_or_is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return ready or pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
 def _is_done(deployment: Mapping[str, Any]) -> bool:

@@ -45,6 +45,13 @@ def tried(cluster: Cluster, account: Path, tmp_path: Path, *words: str, body: ob
     return "" if finished.returncode == 0 else finished.stderr
 
 
+def page_tag(program: Program, project: str) -> str:
+    """Return the tag that a front end's page names."""
+    answer = program.answer(project)
+    assert answer.status_code == 200, answer.text[:300]
+    return answer.text.split('<meta name="tag" content="')[1].split('"')[0]
+
+
 def test_a_job_releases_its_own_project_and_is_denied_the_others(
     program: Program, cluster: Cluster, account: Path, tmp_path: Path
 ) -> None:
@@ -54,9 +61,11 @@ def test_a_job_releases_its_own_project_and_is_denied_the_others(
     before, after = program.tags["packet"], program.other_tag("packet")
     assert release("deploy", "packet", after).said["live"] == after
     assert release("rollback", "packet").said["live"] == before
+    runs = page_tag(program, "packet_label")
     refused = release("deploy", "packet_label", program.other_tag("packet_label"), code=None)
     assert refused.code
-    assert program.answer("packet_label").status_code == 200
+    assert FORBIDDEN in json.dumps(refused.said) + refused.progress
+    assert page_tag(program, "packet_label") == runs
 
     def patched(kind: str, name: str) -> str:
         return tried(cluster, account, tmp_path, namespace, "annotate", "--overwrite", kind, name, "tried=yes")
@@ -85,3 +94,21 @@ def test_a_job_releases_its_own_project_and_is_denied_the_others(
         scope = () if "--all-namespaces" in words else (namespace,)
         assert FORBIDDEN in tried(cluster, account, tmp_path, *scope, *words)
     assert not tried(cluster, account, tmp_path, namespace, "delete", "configmap", "packet-config-1")
+
+
+def test_a_job_asks_its_own_slots_through_the_api_server_and_no_others(
+    program: Program, cluster: Cluster, account: Path, tmp_path: Path
+) -> None:
+    """As the smoke checks do. What is allowed and not there is not found; what is not allowed is forbidden first."""
+
+    def asked(service: str, *words: str) -> str:
+        path = f"/api/v1/namespaces/{program.namespace}/services/{service}/proxy/"
+        return tried(cluster, account, tmp_path, *(words or ("get",)), f"--raw={path}")
+
+    for name in (OWN, *(f"{OWN}-{slot}" for slot in ("blue", "green"))):
+        assert FORBIDDEN not in asked(f"{name}:http"), name
+        # By another port it would reach what no check is about.
+        assert FORBIDDEN in asked(name), name
+        assert FORBIDDEN in asked(f"{name}:http", "create", "--filename=/dev/null"), name
+    for name in (OTHER, *(f"{OTHER}-{slot}" for slot in ("blue", "green"))):
+        assert FORBIDDEN in asked(f"{name}:http"), name

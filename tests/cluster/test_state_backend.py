@@ -6,7 +6,6 @@ No cluster is needed: the stack has one secret output.
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import environment, toolchain
+from devcluster import environment, process_tree, toolchain
 from devcluster.instance import Instance
 from devcluster.progress import Progress
 from tests.cluster.leaks import files_below, leaks
@@ -62,7 +61,7 @@ class Stack:
 
     @contextmanager
     def started(self, *words: str) -> Generator[subprocess.Popen[str]]:
-        """Start a command in a process group of its own, which ends with the context."""
+        """Start a command in a session of its own, which ends with the context."""
         with subprocess.Popen(
             ["pulumi", *words, "--non-interactive", "--color=never"],
             cwd=self.folder,
@@ -77,7 +76,7 @@ class Stack:
                 yield process
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process_tree.end(process.pid)
 
     def at(self, backend: str) -> "Stack":
         """Return the same program with another backend."""

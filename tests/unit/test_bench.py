@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.__main__ import main, parse_sizes
+from bench import healing, ingress, release
+from bench.__main__ import HELP, main, parse_sizes, running_cluster
 from bench.checkpoint import SMALLEST, TEMPLATES, copied_resources, manifests, with_copies
 from bench.figures import (
     Part,
@@ -41,8 +42,10 @@ from bench.report import (
     replace_section,
 )
 from bench.workspace import event_kinds
-from devcluster import deploy
+from devcluster import cluster, deploy, machine
 from devcluster.errors import Refused
+from devcluster.instance import Instance, Machine
+from devcluster.progress import Progress
 from model.names import collisions
 from model.stack import NAMESPACE, parse_stack
 
@@ -251,6 +254,57 @@ def test_command_line_refuses_in_one_line_before_it_starts_anything(
     said = capsys.readouterr().err
     assert said.startswith("refused: --sizes 'none'")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "keep", "ended"),
+    [
+        ("nothing", False, ["down, wiped"]),
+        ("state", False, ["down"]),
+        ("up", False, []),
+        ("half up", False, []),
+        ("nothing", True, []),
+        ("state", True, []),
+    ],
+)
+def test_a_cluster_is_left_as_it_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, *, keep: bool, ended: list[str]
+) -> None:
+    instance = Instance(6, tmp_path)
+    if before != "nothing":
+        instance.state.mkdir(parents=True)
+        instance.kubeconfig.touch()
+    on = {"up": {"hub", "n1", "n2", "n3"}, "half up": {"n1"}}.get(before, set[str]())
+    said: list[str] = []
+
+    def up(up_of: Instance, _: Progress) -> None:
+        up_of.state.mkdir(parents=True, exist_ok=True)
+        on.update(each.name for each in up_of.machines)
+
+    def down(_: Instance, __: Progress, *, wipe: bool) -> None:
+        said.append("down, wiped" if wipe else "down")
+
+    def reserve(*_: object) -> Instance:
+        return instance
+
+    def is_on(each: Machine) -> bool:
+        return each.name in on
+
+    monkeypatch.setattr(cluster, "reserve", reserve)
+    monkeypatch.setattr(cluster, "up", up)
+    monkeypatch.setattr(cluster, "down", down)
+    monkeypatch.setattr(machine, "is_on", is_on)
+    with running_cluster(None, Progress(quiet=True), keep=keep) as used:
+        assert used == instance
+    assert said == ended
+
+
+@pytest.mark.parametrize("text", [HELP, healing.HELP, ingress.HELP, release.HELP])
+def test_help_says_what_becomes_of_a_cluster_that_is_there(text: str) -> None:
+    words = " ".join(text.split())
+    assert "One that is there already is used, and left on or off as it was" in words
+    assert ("of every stack, is removed" in words) == (text != HELP)
+    assert ("Only the namespace package-bench is made anew" in words) == (text == HELP)
 
 
 def exported_state() -> dict[str, Any]:

@@ -1,13 +1,21 @@
 """The pure parts of the measurement of healing: its table, its place in the document, and the plain Deployment."""
 
+import threading
+import time
+from typing import Any
+
 import kubernetes_validate
 import pytest
 
-from bench.__main__ import DOCUMENT
-from bench.healing import KUBERNETES_SECONDS, plain_objects
+from bench import healing
+from bench.__main__ import DOCUMENT, ROOT
+from bench.healing import KUBERNETES_SECONDS, Comparison, Event, Side, plain_objects
 from bench.healing_figures import BEGIN, END, Healed, Outcome, render
 from bench.ingress_figures import Circumstances
 from bench.report import MarkersMissingError, replace_section
+from devcluster.instance import Instance
+from tests.cluster.healing import App, Healing
+from tests.cluster.load import Request
 
 ABOUT = Circumstances("2026-01-02", 2, 23.6, (1.25, 7.5), 40, {"Kubernetes": "1.37.2"})
 
@@ -44,3 +52,35 @@ def test_the_plain_deployment_is_valid_and_has_kubernetes_defaults() -> None:
     assert not {key for key in container if key.endswith("Probe")}
     assert "topologySpreadConstraints" not in spec
     assert "PodDisruptionBudget" not in {each["kind"] for each in objects}
+
+
+class Pods(Healing):
+    """One pod of each of two sides: both are hit at the same time, or the hit fails."""
+
+    def __init__(self, heals_after: float) -> None:
+        self.hits: dict[str, float] = {}
+        self.heals_after = heals_after
+        self.both = threading.Barrier(2, timeout=30)
+
+    def ready(self, app: App) -> list[dict[str, Any]]:
+        """Return the one pod, as another incarnation once it is well again."""
+        hit = self.hits.get(app.name)
+        if hit is not None and time.monotonic() < hit + self.heals_after:
+            return []
+        uid = "first" if hit is None else "second"
+        return [{"metadata": {"uid": uid, "name": app.name}, "status": {}, "spec": {"nodeName": "n3"}}]
+
+    def hit(self, pod: dict[str, Any]) -> None:
+        self.both.wait()
+        self.hits[pod["metadata"]["name"]] = time.monotonic()
+
+
+def test_no_side_is_charged_with_the_time_that_the_hit_of_the_other_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healing, "HEAD_START_SECONDS", 0.0)
+    pods = Pods(heals_after=0.5)
+    comparison = Comparison.__new__(Comparison)
+    comparison.healing = pods
+    comparison.node = Instance(0, ROOT).nodes[-1]
+    sides = [Side(App(name, name, 1), Request("http://a", name)) for name in ("ours", "plain")]
+    healed = comparison._happens(Event("a hit", pods.hit), sides)  # pyright: ignore[reportPrivateUsage]
+    assert [seconds is not None and seconds >= 0.5 for seconds in healed] == [True, True]

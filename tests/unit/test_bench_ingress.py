@@ -1,16 +1,21 @@
 """The pure parts of the ingress measurement: its table, its place in the document, and the single proxy beside ours."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from bench.__main__ import DOCUMENT, ROOT
-from bench.ingress import SINGLE_PORT, single_proxy
+from bench.ingress import SINGLE, SINGLE_PORT, Comparison, single_proxy
 from bench.ingress_figures import BEGIN, END, Circumstances, Lost, Outcome, render
 from bench.report import BEGIN as OTHER_BEGIN
 from bench.report import END as OTHER_END
 from bench.report import MarkersMissingError, replace_section
+from devcluster.failure import SetupError
 from devcluster.instance import Instance
 from manifests import traefik
 from model.ingress import VipIngress
+from tests.cluster.ingress import NAMESPACE
 from tests.conftest import committed_stack
 
 ABOUT = Circumstances("2026-01-02", 2, 23.6, (1.25, 7.5), 200, {"Traefik": "3.7.10"})
@@ -40,6 +45,33 @@ def test_the_document_has_a_place_of_its_own_for_it() -> None:
     assert OTHER_BEGIN in written
     with pytest.raises(MarkersMissingError, match="ingress: begin"):
         replace_section(document.replace(BEGIN, ""), "the table", (BEGIN, END))
+
+
+def test_the_single_proxy_is_removed_also_when_it_or_an_event_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    comparison = Comparison.__new__(Comparison)
+
+    def kubectl(*words: str, **_: object) -> None:
+        said.append(" ".join(words[:3]))
+
+    comparison.ingress = cast("Any", SimpleNamespace(cluster=SimpleNamespace(kubectl=kubectl)))
+
+    def start(_: Comparison) -> None:
+        said.append("started")
+
+    monkeypatch.setattr(Comparison, "start_single", start)
+    with pytest.raises(SetupError), comparison.beside_single():
+        raise SetupError("an event failed")
+    removed = f"delete {NAMESPACE} deployment/{SINGLE}"
+    assert said == ["started", removed]
+
+    def no_start(_: Comparison) -> None:
+        raise SetupError("it does not serve")
+
+    monkeypatch.setattr(Comparison, "start_single", no_start)
+    with pytest.raises(SetupError), comparison.beside_single():
+        pass
+    assert said == ["started", removed, removed]
 
 
 def test_the_single_proxy_serves_the_same_with_nothing_that_ours_has_against_losses() -> None:

@@ -3,17 +3,17 @@
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from bench import release
+from bench import release, release_sizes
 from bench.__main__ import DOCUMENT
 from bench.contest import Contest, tag_of_round
 from bench.contestants import (
@@ -37,6 +37,7 @@ from bench.contestants import (
     stack_data,
 )
 from bench.figures import Part, Profile, Sample, SizeFigures, Timing
+from bench.generated import GeneratedProject
 from bench.processes import ENGINE, PROGRAM, RELEASE, part_name
 from bench.release import Findings, hold_contest, parse_only, parse_stack_sizes
 from bench.release_figures import (
@@ -444,3 +445,41 @@ def test_what_is_not_measured_can_be_chosen() -> None:
         parse_stack_sizes("3,80")
     assert OTHER.kind == "backend"
     assert OTHER.number < 4
+
+
+def answering(answer: object) -> Callable[..., object]:
+    """Return what answers so, whatever it is asked."""
+
+    def asked(*_: object, **__: object) -> object:
+        return answer
+
+    return asked
+
+
+def test_neither_command_is_timed_for_the_first_time_at_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+
+    def took(command: str) -> Callable[..., Sample]:
+        def run(*_: object) -> Sample:
+            told.append((command, float(len(told))))
+            return Sample(told[-1][1], 0.0)
+
+        return run
+
+    stack = SimpleNamespace(
+        rounds=2,
+        progress=Progress(quiet=True),
+        chosen=GeneratedProject(0),
+        grow=answering(None),
+        next_tag=answering("a-tag"),
+        check_live=answering(None),
+        set_image=took(KUBECTL),
+        workspace=SimpleNamespace(folder=ROOT, variables={}, state=answering((40, 1000)), timed=took(RELEASE_DEPLOY)),
+    )
+    monkeypatch.setattr(release_sizes, "profile", answering(Profile("a run", 8, 1.0, (), ())))
+    (sized,) = release_sizes.measure_sizes(cast("Any", stack), [8])
+    timed = {command: [sample.seconds for sample in each.samples] for command, each in sized.figures.timings.items()}
+    assert {command: len(each) for command, each in timed.items()} == {RELEASE_DEPLOY: 2, KUBECTL: 2}
+    for command, seconds in timed.items():
+        first = next(at for name, at in told if name == command)
+        assert first not in seconds, command

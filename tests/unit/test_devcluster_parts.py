@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 import subprocess
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from devcluster import (
     addons,
     cluster,
     environment,
+    firewall,
     host,
+    machine,
     node,
     node_init,
     pki,
@@ -26,6 +29,7 @@ from devcluster import (
     snapshot,
 )
 from devcluster.errors import Refused
+from devcluster.failure import SetupError
 from devcluster.instance import Instance, UnknownMachineError
 from devcluster.progress import Progress
 
@@ -227,6 +231,73 @@ def test_a_number_that_another_checkout_has_is_refused_until_that_is_deleted(tmp
     host.release(ours, host.orphan_of(ours))
     host.claim(ours)
     assert host.owner_of(ours) == str(ours.state)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, sysctls: dict[str, str]) -> Instance:
+    """An instance of a checkout that is there, which has its number."""
+    assert sysctls
+    found = Instance(1, tmp_path / "theirs")
+    program = found.root / "devcluster" / "__main__.py"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    host.claim(found)
+    return found
+
+
+@pytest.fixture
+def cables(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The network links that were removed; every link is there."""
+    removed: list[str] = []
+
+    def nothing(*_: object) -> None:
+        """Leave the machine alone."""
+
+    def is_there(_: str) -> bool:
+        return True
+
+    monkeypatch.setattr(preflight, "check_rights", nothing)
+    monkeypatch.setattr(machine, "link_exists", is_there)
+    monkeypatch.setattr(machine, "remove_link", removed.append)
+    monkeypatch.setattr(machine, "_remove_cgroups", nothing)
+    monkeypatch.setattr(firewall, "close_bridge", nothing)
+    return removed
+
+
+@pytest.mark.parametrize("command", [cluster.node_down, cluster.node_up])
+def test_a_node_of_another_checkout_is_neither_cut_off_nor_switched_on(
+    theirs: Instance, tmp_path: Path, cables: list[str], command: Callable[[Instance, str], bool]
+) -> None:
+    with pytest.raises(Refused, match=r"theirs.*choose another with --id"):
+        command(Instance(theirs.id, tmp_path / "ours"), "n2")
+    assert cables == []
+
+
+def test_a_node_is_cut_off_by_whoever_has_the_number_and_by_nobody_else(theirs: Instance, cables: list[str]) -> None:
+    assert not cluster.node_down(theirs, "n2"), "none of its processes ran"
+    assert cables == ["pp1n2"]
+    host.release(theirs)
+    assert not cluster.node_down(theirs, "n3")
+    assert cables == ["pp1n2"], "without a cluster there is no cable of ours"
+    with pytest.raises(SetupError, match="the cluster is down"):
+        cluster.node_up(theirs, "n3")
+
+
+def test_what_a_deleted_checkout_left_running_is_ended_with_its_services(
+    theirs: Instance, tmp_path: Path, cables: list[str]
+) -> None:
+    (theirs.root / "devcluster" / "__main__.py").unlink()
+    marks = [theirs.nodes[0].directory, *theirs.services]
+    left = [subprocess.Popen(["sleep", "60"], env={**os.environ, processes.MARK: str(mark)}) for mark in marks]
+    try:
+        cluster.down(Instance(theirs.id, tmp_path / "ours"), Progress(quiet=True))
+        assert [process.wait(10) for process in left] == [-9, -9, -9]
+    finally:
+        for process in left:
+            process.kill()
+            process.wait()
+    assert "ppbr1" in cables
+    assert host.owner_of(theirs) is None
 
 
 @pytest.mark.usefixtures("sysctls")

@@ -365,6 +365,53 @@ def test_failing_apt_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         debian.ensure_installed([MISSING], Progress(quiet=True))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_old_lists_of_apt_are_refreshed_once_and_the_download_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    """A mirror removes a package when a newer one comes: a list from before names a file that is not there."""
+    calls, fresh = tmp_path / "calls", tmp_path / "fresh"
+    script = f"""#!/bin/sh
+echo "$@" >> {calls}
+case "$*" in
+  *update) touch {fresh} ;;
+  *) test -e {fresh} && touch some-package_1_amd64.deb || {{ echo "E: 404  Not Found" >&2; exit 100; }} ;;
+esac
+"""
+    _write_program(tmp_path / "bin" / "apt-get", script)
+    _write_program(tmp_path / "bin" / "apt-cache", f"#!/bin/sh\nexit {0 if known else 100}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.refresh_lists.cache_clear()
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    assert [path.name for path in debian.download(["some-package"], folder)] == ["some-package_1_amd64.deb"]
+    verbs = [("update" if line.endswith(" update") else "download") for line in calls.read_text().splitlines()]
+    assert verbs == (["download", "update", "download"] if known else ["update", "download"])
+
+
+def test_download_that_fails_with_fresh_lists_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = '#!/bin/sh\ncase "$*" in *update) ;; *) echo "E: no such package" >&2; exit 100 ;; esac\n'
+    _write_program(tmp_path / "bin" / "apt-get", script)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.refresh_lists.cache_clear()
+    with pytest.raises(SetupError, match=r"^could not download the Debian packages some-package: E: no such package$"):
+        debian.download(["some-package"], tmp_path)
+
+
+def test_old_lists_without_the_right_to_refresh_them_say_who_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_program(tmp_path / "bin" / "apt-get", '#!/bin/sh\necho "E: 404  Not Found" >&2; exit 100\n')
+    _write_program(tmp_path / "bin" / "apt-cache", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    debian.refresh_lists.cache_clear()
+    with pytest.raises(SetupError, match=r"404  Not Found; .* old: as root, run: apt-get update$"):
+        debian.download(["some-package"], tmp_path)
+
+
 def _wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
