@@ -138,17 +138,15 @@ def test_the_holder_leaves_for_maintenance_and_comes_back(ingress: Ingress, tmp_
     assert ingress.holder() == after, "the address stays where it is"
 
 
-def test_clients_that_keep_their_connections_notice_a_move_that_is_not_handed_over(ingress: Ingress) -> None:
-    """Otherwise the tests here would show nothing."""
-    before = ingress.holder()
+def test_clients_that_keep_their_connections_notice_an_end_that_is_not_handed_over(ingress: Ingress) -> None:
+    """Otherwise the tests here would show nothing. Whether the address moves depends on how fast the proxy is back."""
     with Talkers(ingress.address, ingress.program.url(PROJECT), 20) as talkers:
         time.sleep(HEAD_START_SECONDS)
-        ingress.kill(before, "traefik")
+        ingress.kill(ingress.holder(), "traefik")
         deadline = time.monotonic() + 30
         while len(talkers.broken) < 10:
             assert time.monotonic() < deadline, f"only {len(talkers.broken)} of 20 were cut off"
             time.sleep(0.2)
-    assert ingress.holder() != before
 
 
 def extra_ingress(program: Program) -> str:
