@@ -88,8 +88,14 @@ def noted(record: Record | None, release: Release, job: str, live: Release) -> M
 
 
 def _is_new(record: Record | None, release: Release) -> bool:
-    """Tell whether a release has never run, and was never migrated to."""
+    """Tell whether a release's image has never run, and was never migrated to.
+
+    Its configuration does not matter: other configuration of an image that ran before a later migration would let that
+    image migrate a schema that is newer than it.
+    """
     if record is None:
         return True
-    known = (*record.history, *(slot.release for slot in record.slots.values()))
-    return release not in known and (record.migrated is None or record.migrated.release != release)
+    known = [*record.history, *(slot.release for slot in record.slots.values())]
+    if record.migrated:
+        known.append(record.migrated.release)
+    return all((release.tag, release.digest) != (each.tag, each.digest) for each in known)

@@ -13,18 +13,20 @@ import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from types import FrameType
 from typing import Any, Literal
 
+from model.names import slot_name
 from model.release import Instruction, Record, Release
 from model.stack import Application, Image
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
-from release.config import wanted_revisions
-from release.diagnosis import Diagnosis, Hopeless, Limits, event_lines
-from release.drift import drifted_slots
-from release.errors import InterruptedRunError, LockedError
+from release.config import deploys, wanted_revisions
+from release.diagnosis import Diagnosis, Found, Hopeless, Limits, event_lines
+from release.drift import differences, drifted_slots
+from release.errors import InterruptedRunError, LockedError, ReleaseError
 from release.events import Event, is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
@@ -39,8 +41,11 @@ LOOK_SECONDS = 0.4
 WATCH_SECONDS = 0.05
 STOP_SECONDS = 15.0
 KILL_SECONDS = 10.0
+SAME_AGAIN_SECONDS = 30.0
+"""How long pods that were bad before a release may stay as they are: pulumi has come to them by then."""
 LOG_LINES = 15
 _BY_SIGNAL = range(129, 160)
+_UNTOUCHED = "nothing was changed"
 Action = Literal["release", "restore", "tidy"]
 End = Literal["done", "locked", "moved", "hopeless", "failed", "refused"]
 
@@ -95,18 +100,36 @@ class Watched:
     Args:
         name: The project's name in Kubernetes.
         image: The reference that its new pods run.
-        before: What the record said when the run was begun; None to let it be.
+        before: What the record said when the run was begun, None where there was none: it must still say so. ``any``
+            where it does not matter.
         migrates: Whether a Job may run before the pods.
         jobs: Unique ids of the Jobs that were there before, and of their pods.
         stateful: Whether its pods are those of a StatefulSet.
+        found: What was there before.
+        left: What a person is told who interrupts it.
     """
 
     name: str
     image: str
-    before: Record | None = None
+    before: Record | Literal["any"] | None = "any"
     migrates: bool = False
     jobs: frozenset[str] = frozenset()
     stateful: bool = False
+    found: Found = field(default_factory=Found)
+    left: str = _UNTOUCHED
+
+
+@dataclass(frozen=True)
+class Before:
+    """What there is of a project before a run.
+
+    Args:
+        record: What its Service records.
+        deployments: Its Deployments.
+    """
+
+    record: Record | None
+    deployments: Sequence[Object]
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,7 @@ class Attempt:
         end: ``moved``: another release changed the record meanwhile. ``refused``: it failed before it touched anything.
         errors: Lines of pulumi.
         hopeless: Why it was ended early.
-        details: Log lines and events of what failed.
+        details: Log lines and events of what failed, and what went wrong when it was put back.
         ready_seconds: When the first new pod was ready, None when none was.
     """
 
@@ -127,6 +150,11 @@ class Attempt:
     details: tuple[str, ...] = ()
     ready_seconds: float | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a few words."""
+        return self.hopeless.reason if self.hopeless else next(iter(self.errors), self.end)
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -135,8 +163,8 @@ class Changed:
     Args:
         attempt: The run that counts.
         before: What the project's record said before it.
-        after: What it says at the end.
-        restored: Whether the state before was put back; None when there was no need to.
+        after: What it says at the end; None also where it could not be read.
+        restored: Whether the state before was put back, the pods as they were; None when there was no need to.
     """
 
     attempt: Attempt
@@ -199,6 +227,7 @@ class Changer:
         self._options = options
         self._signals = Signals()
         self._held: tuple[int, ...] = ()
+        self._left = _UNTOUCHED
 
     @contextmanager
     def hold(self, what: str) -> Generator[None]:
@@ -213,7 +242,7 @@ class Changer:
         deadline = time.monotonic() + self._options.lock_seconds
 
         def wait(holder: str) -> bool:
-            self._signals.check("nothing was changed")
+            self._signals.check(self._left)
             self._ahead.drop()
             self._screen.waiting(f"waits for {holder}")
             time.sleep(POLL_SECONDS)
@@ -238,10 +267,10 @@ class Changer:
         deadline = time.monotonic() + self._options.lock_seconds
         while True:
             records = self._cluster.records()
-            before = records.get(application.name)
-            wanted = wish.target(before)
+            before = Before(records.get(application.name), self._deployments(application))
+            wanted = wish.target(before.record)
             chosen = application.running(wanted) if wanted else application
-            attempt = self._attempt(chosen, wish, records)
+            attempt = self._attempt(chosen, wish, records, before.deployments)
             if attempt.end not in ("locked", "moved"):
                 break
             if attempt.end == "locked":
@@ -264,14 +293,30 @@ class Changer:
 
     # One run of pulumi.
 
-    def _attempt(self, application: Application, wish: Wish, records: dict[str, Record]) -> Attempt:
-        reading = self._reading(application, records.get(application.name))
+    def _attempt(
+        self, application: Application, wish: Wish, records: dict[str, Record], there: Sequence[Object]
+    ) -> Attempt:
+        before = records.get(application.name)
+        reading = self._reading(application, before, there)
         command = self._command(application, wish, records, reading)
         watched = wish.watched or (application.image.reference if application.image else "")
         moving = wish.action == "release" and migrates(application)
         known = known_uids(self._cluster, application.name) if moving else frozenset[str]()
-        stateful, before = application.project.stateful, records.get(application.name)
-        return self._watch(command, Watched(application.name, watched, before, moving, known, stateful))
+        # A migration runs for as long as it needs, and until then nothing is replaced.
+        patience = SAME_AGAIN_SECONDS if wish.action == "release" and not moving else inf
+        found = Found.of(there, self._cluster.pods(application.name), patience)
+        left = f"run the same command again{self._or_back(application, before)}"
+        stateful = application.project.stateful
+        return self._watch(command, Watched(application.name, watched, before, moving, known, stateful, found, left))
+
+    def _or_back(self, application: Application, record: Record | None) -> str:
+        """Return what else brings a project to a known state. The record has the release that serves, and no other."""
+        if record is None:
+            return f"; nothing of {application.gitea_name} was deployed before: there is nothing to go back to"
+        return f", or `{self._deploys(application, record)}`, to get to a known state"
+
+    def _deploys(self, application: Application, record: Record) -> str:
+        return deploys(application.gitea_name, record.release, self._program.stack)
 
     def _command(
         self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
@@ -298,14 +343,16 @@ class Changer:
             message = message.replace("release ", "release restore after ", 1)
         return up(config, message, instruction, self._program.urn(application), *reading)
 
-    def _reading(self, application: Application, record: Record | None) -> list[str]:
+    def _deployments(self, application: Application) -> list[Object]:
+        return self._cluster.deployments(application.name, stateful=application.project.stateful)
+
+    def _reading(self, application: Application, record: Record | None, there: Sequence[Object]) -> list[str]:
         """Return the options that read the cluster anew, where a Deployment is not what the record says.
 
         A run that was killed may have changed it without the state knowing; a state that is believed would then see no
         difference, and leave it. Each resource is named: the engine does not load the provider for those that a refresh
         reaches as dependents only (seen in 3.259).
         """
-        there = self._cluster.deployments(application.name, stateful=application.project.stateful) if record else []
         if not record or not drifted_slots(record, application.name, there):
             return []
         self._screen.line("the cluster differs from the record, as after a run that was cut off: it is read anew")
@@ -315,25 +362,27 @@ class Changer:
     def _watch(self, command: Command, watched: Watched | None) -> Attempt:
         with self._pulumi.start(command, self._held, self._ahead.take()) as run:
             watch = _Watch(self._cluster, self._screen, self._options.limits, watched)
-            details = self._follow(run, watch)
+            details = self._follow(run, watch, watched.left if watched else "run the same command again")
             watch.events(run)
             details = watch.last(run) or details
             self._screen.settle()
             if watch.moved:
                 self._screen.line("another release has moved this project meanwhile: begun anew from what it runs")
                 return Attempt("moved")
+            if watch.unsure and run.code != 0:
+                return Attempt("failed" if watch.touched else "refused", (watch.unsure,))
             if watch.hopeless:
                 return Attempt("hopeless", tuple(watch.errors), watch.hopeless, tuple(details), watch.ready_seconds)
             return watch.ended(run)
 
-    def _follow(self, run: Run, watch: _Watch) -> list[str]:
+    def _follow(self, run: Run, watch: _Watch, left: str) -> list[str]:
         """Watch a run until it has ended, or is ended; returns what the cluster knows of a failure."""
         while not run.wait(WATCH_SECONDS):
             watch.step(run)
             if self._signals.number:
                 self._stop(run)
-                self._signals.check("run the same command again, or `release rollback`, to get to a known state")
-            if watch.moved or watch.hopeless:
+                self._signals.check(left)
+            if watch.moved or watch.hopeless or watch.unsure:
                 details = watch.details()
                 self._stop(run)
                 return details
@@ -349,12 +398,16 @@ class Changer:
 
     # What follows.
 
-    def _concluded(self, application: Application, before: Record | None, attempt: Attempt, tried: Release) -> Changed:
-        if attempt.end in ("done", "refused"):
-            return Changed(attempt, before, self._cluster.record(application.name))
-        if not self._options.put_back or before is None:
-            return Changed(attempt, before, self._read(application.name), restored=False)
-        return self._put_back(application, self._noted(application, before, tried), attempt)
+    def _concluded(self, application: Application, before: Before, attempt: Attempt, tried: Release) -> Changed:
+        record = before.record
+        if attempt.end == "refused":
+            return Changed(attempt, record, record)
+        if attempt.end == "done":
+            return Changed(attempt, record, self._read(application.name, "it is done, and only the report lacks"))
+        if not self._options.put_back or record is None:
+            return Changed(attempt, record, self._read(application.name, "the report lacks"), restored=False)
+        noted = Before(self._noted(application, record, tried), before.deployments)
+        return self._put_back(application, noted, attempt, tried)
 
     def _noted(self, application: Application, before: Record, tried: Release) -> Record:
         """Return the record with the migration that a failed release has run; it is not undone."""
@@ -369,38 +422,65 @@ class Changer:
             self._screen.line(f"the migration of {tried.tag} has run and is not undone: {before.release.tag} meets it")
         return record
 
-    def _put_back(self, application: Application, before: Record, attempt: Attempt) -> Changed:
-        """Bring back what ran: every slot as the record says."""
-        project, tag = application.gitea_name, before.release.tag
-        self._screen.line(f"puts {project} {tag} back")
+    def _put_back(self, application: Application, before: Before, attempt: Attempt, tried: Release) -> Changed:
+        """Bring back what ran. Whatever goes wrong with that is told beside why the release failed, not instead."""
+        record = before.record
+        if record is None:
+            raise ValueError(f"{application.gitea_name} has nothing to put back")
+        self._screen.line(f"puts {application.gitea_name} {record.release.tag} back")
+        what = f"{application.gitea_name} {tried.tag} has failed ({attempt.reason})"
+        self._left = f"{what}, and is not put back: `{self._deploys(application, record)}`"
+        try:
+            problems = self._restore(application.running(record.release), record, before.deployments)
+        except InterruptedRunError:
+            raise
+        except ReleaseError as error:
+            problems = list(error.lines)
+        after = self._read(application.name, "it is not known whether all was put back, and the report lacks")
+        good = not problems and after is not None and after.release == record.release
+        told = replace(attempt, details=(*attempt.details, *(f"put back: {line}" for line in problems)))
+        return Changed(told, record, after, restored=good)
+
+    def _restore(self, old: Application, record: Record, there: Sequence[Object]) -> list[str]:
+        """Make every slot be as the record says; returns what is not as it was before, a line each.
+
+        Args:
+            old: The project with the release that serves.
+            record: What is to be again.
+            there: The Deployments as they were before the release that failed.
+        """
         deadline = time.monotonic() + self._options.lock_seconds
-        old = application.running(before.release)
+        image = old.image.reference if old.image else ""
         # What pulumi was stopped in, it knows as unfinished and brings to its end; only where it does not know is it
         # told to look.
         reading: list[str] = []
         while True:
             self._clear(deadline)
-            records = {**self._cluster.records(), application.name: before}
+            records = {**self._cluster.records(), old.name: record}
             command = self._command(old, Wish("restore"), records, reading)
-            image = old.image.reference if old.image else ""
-            again = self._watch(command, Watched(old.name, image, stateful=old.project.stateful))
+            found = Found.of(self._deployments(old), self._cluster.pods(old.name))
+            watched = Watched(old.name, image, stateful=old.project.stateful, found=found, left=self._left)
+            again = self._watch(command, watched)
             if again.end == "locked":
                 self._wait_for_lock(again, deadline)
                 continue
-            asked, reading = bool(reading), self._reading(old, before)
-            if again.end != "done" or asked or not reading:
+            if again.end != "done":
+                return [*([f"{again.reason}: {again.hopeless.message}"] if again.hopeless else []), *again.errors]
+            now = self._deployments(old)
+            asked, reading = bool(reading), self._reading(old, record, now)
+            if asked or not reading:
                 break
-        for line in again.errors:
-            self._screen.line(line)
-        after = self._read(application.name)
-        good = again.end == "done" and not reading and after is not None and after.release == before.release
-        return Changed(attempt, before, after, restored=good)
+        if reading:
+            return drifted_slots(record, old.name, now)
+        lines = changed_pods(record, old.name, there, now)
+        way_on = f"revert what has changed in {old.file} or the stack file, then `{self._deploys(old, record)}`"
+        return [*lines, way_on] if lines else []
 
-    def _read(self, name: str) -> Record | None:
+    def _read(self, name: str, lacks: str) -> Record | None:
         try:
             return self._cluster.record(name)
         except ClusterError as error:
-            self._screen.line(str(error))
+            self._screen.line(f"{lacks} what runs now: {error}; `release status -s {self._program.stack}`")
             return None
 
     # What is in the way.
@@ -434,7 +514,7 @@ class Changer:
         words = ("refresh", "--yes", "--skip-preview", *(f"--target={urn}" for urn in urns))
         with self._pulumi.start(Command(words, self._program.config_text({})), self._held) as run:
             while not run.wait(WATCH_SECONDS):
-                self._signals.check("nothing was changed")
+                self._signals.check(self._left)
             if run.code:
                 # The run that follows says by itself what is wrong; this one only makes it easier.
                 self._screen.line(f"that failed:\n{run.output().strip()[-1000:]}")
@@ -464,7 +544,7 @@ class Changer:
     def _sleep(self, found: Sequence[locks.Lock], deadline: float) -> None:
         """Wait a moment for the holders of locks; of two that see each other, chance lets one be first."""
         holders = ", ".join(map(str, found)) or "another run"
-        self._signals.check("nothing was changed")
+        self._signals.check(self._left)
         if time.monotonic() > deadline:
             raise LockedError(
                 f"the stack is locked by {holders}; if that is gone: release unlock -s {self._program.stack}"
@@ -477,6 +557,43 @@ class Changer:
 def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
     """Return how many pods each Deployment wants: by its name. Pure."""
     return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
+
+
+def changed_pods(record: Record, name: str, before: Sequence[Object], after: Sequence[Object]) -> list[str]:
+    """Return in what the pods of a record's slots are not those of before, a line each. Pure.
+
+    An earlier release is rendered with the project file as it is today, under its recorded revision. So the revision
+    tells nothing of it, and the pod templates are compared. A slot that was not as recorded before, as after a run that
+    was cut off, is passed over: nothing tells how it has to be.
+
+    Args:
+        record: What is recorded.
+        name: The project's name in Kubernetes.
+        before: The Deployments before the release that failed.
+        after: Those that were put back.
+    """
+    was, now = ({name_of(each): _pods(each) for each in found} for found in (before, after))
+    lines: list[str] = []
+    for slot, content in record.slots.items():
+        deployment = slot_name(name, slot)
+        only = record.model_copy(update={"slots": {slot: content}, "live": slot})
+        if deployment not in now or drifted_slots(only, name, before):
+            continue
+        old, new = was[deployment], now[deployment]
+        found = _differences(old, new)
+        if not found and _differences(new, old):
+            found = [f"Deployment {deployment}: its pods have fields that they had not"]
+        lines += [f"{content.release.tag} has other pods than before, {line}" for line in found]
+    return lines
+
+
+def _pods(deployment: Object) -> Object:
+    template = inner(deployment, "spec", "template")
+    return {"kind": "Deployment", "metadata": {"name": name_of(deployment)}, "spec": {"template": template}}
+
+
+def _differences(wanted: Object, live: Object) -> list[str]:
+    return differences([wanted], {("Deployment", name_of(live)): live}, frozenset({"Deployment"}))
 
 
 def digests(image: Image, canary: Release | None) -> dict[str, str]:
@@ -512,12 +629,13 @@ class _Watch:
         self.errors: list[str] = []
         self.hopeless: Hopeless | None = None
         self.moved = False
+        self.unsure = ""
         self.touched = False
         self.ready_seconds: float | None = None
         self._cluster = cluster
         self._screen = screen
         self._watched = watched
-        self._diagnosis = Diagnosis(watched.image, limits) if watched else None
+        self._diagnosis = Diagnosis(watched.image, limits, watched.found) if watched else None
         moving = watched if watched and watched.migrates else None
         self._migration = MigrationWatch(cluster, screen, moving.name, moving.image, moving.jobs) if moving else None
         self._begun = False
@@ -549,8 +667,12 @@ class _Watch:
     def _check_record(self) -> None:
         """The lock is held from here on: what was read before it must still be true."""
         watched = self._watched
-        if watched and watched.before:
+        if watched is None or watched.before == "any":
+            return
+        try:
             self.moved = self._cluster.record(watched.name) != watched.before
+        except ClusterError as error:
+            self.unsure = f"whether another release came between could not be seen: {error}; run the same command again"
 
     def _look(self) -> None:
         watched, diagnosis = self._watched, self._diagnosis

@@ -7,23 +7,28 @@ nothing is used: a release looks at a few fields, and at the log of a container'
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 
+from model.fields import plain_mapping
 from model.release import RECORD_ANNOTATION, Record, parse_record
 from release.errors import RefusedError, ReleaseError
 from release.objects import Object, first, inner, items, name_of
 
 _NO_CLUSTER = "no cluster is named: set KUBECONFIG, or kubernetes:context in the stack file"
 _TIMEOUT_SECONDS = 5.0
+_TRIES = 3
+_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
 _NAME_LABEL = "app.kubernetes.io/name"
 _OURS = "app.kubernetes.io/managed-by=pulumi"
 _EVENTS = 20
@@ -117,7 +122,7 @@ class Cluster:
     def service(self, name: str) -> Object | None:
         """Return a project's Service, None when there is none."""
         answer = self._get(f"{self._path('api/v1', 'services')}/{name}", {})
-        return cast("Object", answer.json()) if answer.status_code == HTTPStatus.OK else None
+        return None if answer.status_code == HTTPStatus.NOT_FOUND else self._content(answer)
 
     def exists(self, path: str) -> bool:
         """Tell whether there is an object.
@@ -125,7 +130,7 @@ class Cluster:
         Args:
             path: In the API, without the first ``/``: ``api/v1/namespaces/x/services/y``.
         """
-        return self._get(path, {}).status_code == HTTPStatus.OK
+        return self._get(path, {}).status_code != HTTPStatus.NOT_FOUND
 
     def deployments(self, name: str = "", *, stateful: bool = False) -> list[Object]:
         """Return the Deployments of one project, or of all.
@@ -176,10 +181,10 @@ class Cluster:
         if lines is not None:
             query["tailLines"] = str(lines)
         try:
-            answer = self._get(f"{self._path('api/v1', 'pods')}/{pod}/log", query)
+            answer = self._get(f"{self._path('api/v1', 'pods')}/{pod}/log", query, tries=1)
         except ClusterError:
             return []
-        return answer.text.splitlines() if answer.status_code == HTTPStatus.OK else []
+        return [] if answer.status_code == HTTPStatus.NOT_FOUND else answer.text.splitlines()
 
     def proxies(self, class_name: str, namespace: str = "") -> list[Object]:
         """Return the pods of our own ingress proxies that serve an IngressClass.
@@ -192,8 +197,7 @@ class Cluster:
             ClusterError: If the API server does not answer, or refuses.
         """
         path = f"api/v1/namespaces/{namespace}/pods" if namespace else "api/v1/pods"
-        found = cast("list[Object]", self._get(path, {"labelSelector": _PROXIES}).json().get("items") or [])
-        return [pod for pod in found if _serves(pod, class_name)]
+        return [pod for pod in self._listed(path, {"labelSelector": _PROXIES}) if _serves(pod, class_name)]
 
     def metrics(self, pod: Object) -> str:
         """Return the Prometheus metrics of a proxy, asked by way of the API server.
@@ -207,28 +211,59 @@ class Cluster:
         ports = [port for container in items(inner(pod, "spec"), "containers") for port in items(container, "ports")]
         port = first(ports, "name", _METRICS_PORT).get("containerPort", "")
         namespace = inner(pod, "metadata").get("namespace", "")
-        answer = self._get(f"api/v1/namespaces/{namespace}/pods/{name_of(pod)}:{port}/proxy/metrics", {})
-        if answer.status_code != HTTPStatus.OK:
+        answer = self._get(f"api/v1/namespaces/{namespace}/pods/{name_of(pod)}:{port}/proxy/metrics", {}, tries=1)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
             raise ClusterError(f"the proxy {name_of(pod)} answers {answer.status_code} when asked for its metrics")
         return answer.text
 
     def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[Object]:
-        answer = self._get(self._path(group, kind), query)
-        return cast("list[Object]", answer.json().get("items") or [])
+        return self._listed(self._path(group, kind), query)
+
+    def _listed(self, path: str, query: Mapping[str, str]) -> list[Object]:
+        answer = self._get(path, query)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            # A kind of which there is nothing, also in a namespace that is not there, is an empty list.
+            raise ClusterError(f"{self._asked} has no {path} (404): does KUBECONFIG name an API server of Kubernetes?")
+        return list(items(self._content(answer), "items"))
+
+    def _content(self, answer: httpx2.Response) -> Object:
+        content = _parsed(answer)
+        if content is None:
+            raise ClusterError(f"{self._asked} answers no JSON object: does KUBECONFIG name the API server itself?")
+        return content
 
     def _path(self, group: str, kind: str) -> str:
         return f"{group}/namespaces/{self.namespace}/{kind}"
 
-    def _get(self, path: str, query: Mapping[str, str]) -> httpx2.Response:
-        try:
-            answer = self.client.get(path, params=dict(query))
-        except httpx2.HTTPError as error:
-            raise ClusterError(f"the cluster at {self.client.base_url} does not answer: {error}") from None
+    @property
+    def _asked(self) -> str:
+        return f"the cluster at {self.client.base_url}"
+
+    def _get(self, path: str, query: Mapping[str, str], tries: int = _TRIES) -> httpx2.Response:
+        """Return an answer that is one: that something is there (2xx), or that it is not (404).
+
+        Everything else must not be taken for either: a record that can't be read just now is not a project that was
+        never deployed.
+
+        Args:
+            path: In the API.
+            query: Its parameters.
+            tries: How often a server that is busy, or starting, is asked; each time after a moment.
+        """
+        while True:
+            try:
+                answer = self.client.get(path, params=dict(query))
+            except httpx2.HTTPError as error:
+                raise ClusterError(f"{self._asked} does not answer: {error}") from None
+            tries -= 1
+            if not tries or not _may_mend(answer):
+                break
+            time.sleep(_pause(answer))
+        if answer.is_success or answer.status_code == HTTPStatus.NOT_FOUND:
+            return answer
         if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise ClusterError(f"the cluster refuses ({answer.status_code}): {_message(answer)}")
-        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ClusterError(f"the cluster answers {answer.status_code}: {_message(answer)}")
-        return answer
+        raise ClusterError(f"the cluster answers {answer.status_code}: {_message(answer)}")
 
 
 def _kubeconfig(path: str) -> KubeConfig:
@@ -260,8 +295,24 @@ def _selector(name: str) -> str:
     return f"{_NAME_LABEL}={name},{_OURS}" if name else _OURS
 
 
-def _message(answer: httpx2.Response) -> str:
+def _may_mend(answer: httpx2.Response) -> bool:
+    return answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error
+
+
+def _pause(answer: httpx2.Response) -> float:
+    """Return for how long to wait before the next try: as the server says, but never for long."""
+    told = answer.headers.get("Retry-After", "")
+    return min(float(told), _LONGEST_PAUSE_SECONDS) if told.isascii() and told.isdigit() else _PAUSE_SECONDS
+
+
+def _parsed(answer: httpx2.Response) -> Object | None:
+    """Return the JSON object that an answer holds; None where it holds something else."""
     try:
-        return str(answer.json().get("message", answer.text))
+        return plain_mapping(answer.json())
     except ValueError:
-        return answer.text[:200]
+        return None
+
+
+def _message(answer: httpx2.Response) -> str:
+    told = (_parsed(answer) or {}).get("message")
+    return str(told) if told else answer.text.strip()[:200]

@@ -17,8 +17,8 @@ from model.stack import Application, Image
 from registry import ImageMissingError, Registry, RegistryError
 from release import history as past
 from release.change import Changed, Changer, Options, Wish
-from release.cluster import Cluster
-from release.config import not_older, short, with_config
+from release.cluster import Cluster, ClusterError
+from release.config import deploys, not_older, short, with_config
 from release.diagnosis import ready_text
 from release.drift import drifted_slots
 from release.errors import (
@@ -38,6 +38,7 @@ from release.objects import name_of
 from release.pulumi import Pulumi
 from release.screen import Screen
 
+_NOT_KNOWN = "not known"
 HISTORY_PAGE = 100
 """Updates that are asked of `pulumi stack history`."""
 NO_TAG = "unknown"
@@ -207,7 +208,7 @@ def _still_due(session: Session, application: Application, *, at_once: bool) -> 
         with closing(session.cluster()) as cluster:
             cut_off = _is_cut_off(cluster, application, record)
         if cut_off:
-            way_on = f"release deploy {name} {record.release.tag} -s {session.program.stack}"
+            way_on = deploys(name, record.release, session.program.stack)
             raise _LeftAloneError(f"{name} is left alone: its last release was cut off; `{way_on}` brings it in order")
         return record.release
 
@@ -297,9 +298,19 @@ def make(session: Session, application: Application, what: str, wish: Wish) -> M
         changer = session.changer(cluster, why)
         with changer.hold(f"{what} of {project} {tag} by {who_runs()}"):
             changed = changer.make(application, wish)
-        live = changed.after if changed.attempt.end == "done" else None
-        pods = live_pods(cluster, application, live) if live else ""
+        pods = _pods_now(session, cluster, application, changed)
     return Made(Order(what, session.program.stack, project, tag), changed, pods)
+
+
+def _pods_now(session: Session, cluster: Cluster, application: Application, changed: Changed) -> str:
+    """Return how many pods are ready after a change; that it was made does not depend on this question."""
+    if changed.attempt.end != "done":
+        return ""
+    try:
+        return live_pods(cluster, application, changed.after) if changed.after else _NOT_KNOWN
+    except ClusterError as error:
+        session.screen.line(f"it is done, and only its pods are not known: {error}")
+        return _NOT_KNOWN
 
 
 def exit_code(changed: Changed) -> int:
@@ -320,11 +331,12 @@ def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]
         live = changed.after.release.tag if changed.after else tag
         head = f"{project} {live} is live in {stack}"
         if what == "canary":
-            head = f"{project} {tag} is the canary in {stack}, beside {live}"
+            beside = changed.after.release.tag if changed.after else before
+            head = f"{project} {tag} is the canary in {stack}, beside {beside}"
         lines = [head, f"  before    {before}", f"  took      {seconds:.1f} s"]
         if attempt.ready_seconds is not None:
             lines.append(f"  ready     first new pod after {attempt.ready_seconds:.1f} s")
-        lines += [f"  pods      {pods} ready"]
+        lines += [f"  pods      {pods}" if pods == _NOT_KNOWN else f"  pods      {pods} ready"]
         commit = _commit(changed.after)
         if commit:
             lines.append(f"  config    {short(commit)}" + _commit_before(changed))
@@ -359,7 +371,7 @@ def _aftermath(changed: Changed, project: str, before: str, stack: str) -> str:
         return f"  {before} serves as before: everything else was put back"
     if changed.before is None:
         return f"  {project} had no release before this one: nothing was put back"
-    way_on = f"release deploy {project} {before} -s {stack}"
+    way_on = deploys(project, changed.before.release, stack)
     return f"  NOT put back: what the failed release changed is there; `{way_on}`"
 
 

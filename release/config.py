@@ -8,7 +8,7 @@ from typing import Any
 from config_repository import ConfigRepository, ConfigRepositoryError, goes_back, read
 from model.configuration import Content
 from model.problems import SettingsError
-from model.release import Record
+from model.release import Record, Release
 from model.stack import Application
 from release.errors import RefusedError
 from release.inputs import CONFIG_PATH, CONFIG_REVISIONS, Program
@@ -69,6 +69,16 @@ def wanted_revisions(program: Program, application: Application) -> Mapping[str,
     if application.project.config and application.config_revision:
         revisions[application.gitea_name] = application.config_revision
     return {CONFIG_REVISIONS: revisions} if revisions else {}
+
+
+def deploys(project: str, release: Release, stack: str) -> str:
+    """Return the command that releases once more what ran, with the configuration that it had. Pure.
+
+    Where a failed release was left this is the way back, and not ``release rollback``: a release that failed is not
+    recorded, so that one goes to the release before the one that serves.
+    """
+    config = f" --config-rev {short(release.config.revision)}" if release.config else ""
+    return f"release deploy {project} {release.tag} -s {stack}{config}"
 
 
 def short(release_revision: str | None) -> str:

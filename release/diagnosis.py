@@ -6,15 +6,17 @@ itself becomes hopeless only after it has lasted for a while, measured by this p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 
 from model.release import REVISION_LABEL
 from release.objects import Object, condition, first, inner, items, name_of, uid_of
 
 _NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"})
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
+_LATE = "ProgressDeadlineExceeded"
 _UNBOUND = "unbound immediate PersistentVolumeClaims"
 _DENIED = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "invalid reference", "no match for")
 
@@ -93,6 +95,40 @@ class Look:
     hopeless: Hopeless | None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was there before a run, which is no sign of how the run goes, however bad it is.
+
+    The image and the revision do not tell it from what the run makes: an earlier try of the same tag may have failed by
+    its configuration and have been left, and until pulumi has come to the Deployment (a migration runs before that) it
+    wants those pods. Nor does the first look at a run: it comes after a question to the API server that may take
+    seconds, or is repeated, and pulumi makes pods meanwhile. So it is asked for before pulumi is started.
+
+    Args:
+        pods: Unique ids of the pods.
+        bad: Those of them that were not ready. They count once ``patience`` is over, for then the run is the same as
+            the one that failed, and has not replaced them.
+        failed: Unique id → pod template of the Deployments that said that they had failed. What they say counts once
+            the template is another.
+        patience: In seconds from the first look; for ever by default.
+    """
+
+    pods: frozenset[str] = frozenset()
+    bad: frozenset[str] = frozenset()
+    failed: Mapping[str, Object] = field(default_factory=dict[str, Object])
+    patience: float = inf
+
+    @classmethod
+    def of(cls, deployments: Sequence[Object], pods: Sequence[Object], patience: float = inf) -> Found:
+        """Return what is there, from all Deployments and pods of the project."""
+        return cls(
+            frozenset(map(uid_of, pods)),
+            frozenset(uid_of(pod) for pod in pods if not _is_ready(pod)),
+            {uid_of(each): _template(each) for each in deployments if _has_failed(each)},
+            patience,
+        )
+
+
 @dataclass
 class Diagnosis:
     """Looks at one release again and again.
@@ -100,10 +136,12 @@ class Diagnosis:
     Args:
         image: The reference that its pods run: ``repository:tag@digest``.
         limits: How long what may mend is waited for.
+        found: What was there before.
     """
 
     image: str
     limits: Limits = field(default_factory=Limits)
+    found: Found = field(default_factory=Found)
     _since: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float], init=False)
     _was_ready: set[str] = field(default_factory=set[str], init=False)
     _earlier: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int], init=False)
@@ -129,7 +167,9 @@ class Diagnosis:
             }
             self._looked = True
         self._was_ready |= {uid_of(pod) for pod in new if _is_ready(pod)}
-        reasons = [*(self._of_pod(pod, now) for pod in new), *(self._of_deployment(each, now) for each in ours)]
+        late = self._lasts("", "patience", now, self.found.patience, holds=True)
+        judged = [pod for pod in new if late or uid_of(pod) not in self.found.bad]
+        reasons = [*(self._of_pod(pod, now) for pod in judged), *(self._of_deployment(each, now) for each in ours)]
         return Look(tuple(map(_line, new)), next((reason for reason in reasons if reason), None))
 
     def of_job(self, pods: Sequence[Object], now: float) -> Hopeless | None:
@@ -190,7 +230,10 @@ class Diagnosis:
     def _of_container(self, pod: Object, status: Object, now: float) -> Hopeless | None:
         uid, container = uid_of(pod), str(status["name"])
         waiting = inner(status, "state", "waiting")
-        reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+        # A pod that was there counts by its restarts alone: what it waits for may be what this run mends.
+        late = self._lasts("", "patience", now, self.found.patience, holds=True)
+        telling: Object = {} if uid in self.found.pods and not late else waiting
+        reason, message = str(telling.get("reason", "")), str(telling.get("message", ""))
         pulling = self._lasts(uid, f"pull {container}", now, self.limits.pull, holds=reason in _PULL)
         denied = any(word in message.lower() for word in _DENIED)
         if reason in _NEVER or (reason in _PULL and (pulling or denied)):
@@ -218,13 +261,14 @@ class Diagnosis:
         uid, observed = uid_of(deployment), inner(deployment, "status").get("observedGeneration", 0)
         if int(observed) < int(deployment["metadata"].get("generation", 0)):
             return None  # what it says is about the release before
-        failure = condition(deployment, "ReplicaFailure")
+        if self.found.failed.get(uid) == _template(deployment):
+            return None  # it said so before this run, which has not changed it yet
+        failure, progress = condition(deployment, "ReplicaFailure"), condition(deployment, "Progressing")
         refused = failure.get("status") == "True"
         if self._lasts(uid, "refused", now, self.limits.refused, holds=refused):
             return Hopeless(str(failure.get("reason", "FailedCreate")), str(failure.get("message", "")), uid=uid)
-        progress = condition(deployment, "Progressing")
-        if progress.get("reason") == "ProgressDeadlineExceeded":
-            return Hopeless("ProgressDeadlineExceeded", str(progress.get("message", "")), uid=uid)
+        if progress.get("reason") == _LATE:
+            return Hopeless(_LATE, str(progress.get("message", "")), uid=uid)
         return None
 
 
@@ -313,6 +357,16 @@ def _init_statuses(pod: Object) -> Sequence[Object]:
 
 def _is_ready(pod: Object) -> bool:
     return condition(pod, "Ready").get("status") == "True"
+
+
+def _template(deployment: Object) -> Object:
+    return inner(deployment, "spec", "template")
+
+
+def _has_failed(deployment: Object) -> bool:
+    """Tell whether a Deployment says that its pods may not be made, or are late."""
+    refused = condition(deployment, "ReplicaFailure").get("status") == "True"
+    return refused or condition(deployment, "Progressing").get("reason") == _LATE
 
 
 def _revision(thing: Object) -> str:

@@ -235,7 +235,10 @@ class _Climb:
         return made
 
     def _reached(self, weight: int, made: Made) -> None:
-        self.weight, self.live = weight, made.changed.after.release if made.changed.after else None
+        self.weight = weight
+        # Where the record could not be read afterwards, what serves is what served before: a step does not change it.
+        record = made.changed.after or made.changed.before
+        self.live = record.release if record else None
 
     def _promote(self) -> int:
         try:

@@ -14,7 +14,7 @@ import httpx2
 
 from model.release import RECORD_ANNOTATION, REVISION_LABEL, Record, Release, Slot
 from model.stack import Application
-from release.cluster import Cluster
+from release.cluster import KINDS, Cluster
 from release.inputs import Program
 
 PROJECT = "SJZY.Package.Api"
@@ -66,7 +66,8 @@ if "--event-log" in options:
 if "wants" in order:
     with open(here + "/wants", "w") as file:
         file.write(order["wants"])
-while order.get("hangs") and not stopped:
+ends = time.monotonic() + order.get("seconds", 0)
+while (order.get("hangs") or time.monotonic() < ends) and not stopped:
     time.sleep(0.01)
 sys.exit(255 if stopped else order.get("code", 0))
 """
@@ -175,7 +176,8 @@ class FakeStack:
             if "-migrate-" in path:
                 return httpx2.Response(200, text="migrating\nduplicate column\n")
             return httpx2.Response(200, text="listening\nno database\n" if query["previous"] == ["true"] else "")
-        found = {
+        found: dict[str, list[dict[str, Any]]] = {
+            **{plural: [] for _, plural in KINDS.values()},
             "services": [self._service()] if self.record else [],
             "deployments": self._deployments(),
             "statefulsets": self.stateful_sets,

@@ -14,7 +14,7 @@ from model.migration import job_name, migrated, next_migration, noted
 from model.names import LABEL_LIMIT, NAME_LIMIT
 from model.plan import CanaryWish
 from model.project import BackendProject, Migration, parse_project
-from model.release import Instruction, Migrated, Record, Release, Slot, failed_jobs_of
+from model.release import ConfigRef, Instruction, Migrated, Record, Release, Slot, failed_jobs_of
 from model.stack import Application, Image
 
 COMMAND = ("dotnet", "Migrate.dll")
@@ -69,6 +69,23 @@ def test_what_the_record_says(record: Record | None, tag: str, canary: str, expe
 def test_the_canary_that_is_promoted_was_migrated_to() -> None:
     started = ran("1", "0", note=after(ran("1", "0"), "1", "2"))
     assert next_migration(started, rel("2"), None, COMMAND) is None
+
+
+@pytest.mark.parametrize(
+    ("ran_before", "wanted"),
+    [(ran("1", "2", note=note("2")), "1"), (ran("1", note=note("2", "1")), "2")],
+    ids=["gone back, then other configuration", "it ran, its pods failed by their configuration"],
+)
+def test_other_configuration_migrates_nothing(ran_before: Record, wanted: str) -> None:
+    """A migration is the image's: an old one's must not meet a schema that is newer."""
+    pushed = rel(wanted).model_copy(update={"config": ConfigRef(revision="4f2a9c1", digest="of-what-was-pushed")})
+    assert next_migration(ran_before, pushed, None, COMMAND) is None
+    assert migrated(ran_before, "x", pushed, None, COMMAND) == migrated(ran_before, "x", rel(wanted), None, COMMAND)
+
+
+def test_a_tag_that_was_pushed_anew_is_another_image() -> None:
+    anew = Release(tag="1", digest="sha256:anew")
+    assert next_migration(ran("1"), anew, None, COMMAND) == anew
 
 
 def test_a_job_that_was_removed_does_not_come_back_with_the_command() -> None:

@@ -1,9 +1,12 @@
 """The command line: bad input is refused with a line that helps, before anything is asked of the cluster."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,24 @@ import release.commands
 from model.names import SlotName
 from model.release import Record, Release, Slot
 from registry import ImageMissingError, Registry
-from release.change import Attempt, Changed
+from release.change import Attempt, Changed, Changer
 from release.cluster import Cluster
-from release.command_line import app
+from release.command_line import app, main
 from release.commands import Order, earlier, exit_code, facts, is_due, told
-from release.diagnosis import Hopeless
-from release.errors import BROKEN, FAILED, REFUSED, RefusedError, ReleaseError
-from tests.unit.fake_stack import BEGUN, PROJECT, STEP, FakeStack, deployment, record
+from release.diagnosis import Hopeless, Limits
+from release.errors import (
+    BROKEN,
+    FAILED,
+    LOCKED,
+    REFUSED,
+    InterruptedRunError,
+    LockedError,
+    RefusedError,
+    ReleaseError,
+)
+from release.hold import held
+from release.pulumi import Pulumi
+from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, record
 
 ROOT = Path(__file__).parents[2]
 ORDER = Order("deploy", "uat", "packet", "2")
@@ -269,7 +283,62 @@ def test_tidy_leaves_a_project_alone_whose_last_release_was_cut_off(
     result = run(stack, "tidy", PROJECT, "--now")
     assert result.exit_code == 0, result.output
     assert f"{PROJECT} is left alone: its last release was cut off" in result.output
+    assert f"`release deploy {PROJECT} 2 -s test`" in result.output, "a release that failed is not recorded"
     assert not stack.calls()
+
+
+@pytest.fixture
+def warm(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A stack whose project has a colour that is past its time."""
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    stack.record = colours(datetime.now(UTC) - timedelta(hours=2))
+    stack.deployments = [named(deployment("2"), "-green"), named(deployment("1"), "-blue")]
+    stack.order({"events": [BEGUN, STEP]})
+    return stack
+
+
+@pytest.mark.parametrize("what", ["released", "cut off"])
+def test_tidy_leaves_alone_what_changed_while_it_waited_for_the_stack(
+    warm: FakeStack, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    hold = Changer.hold
+
+    @contextmanager
+    def waited(changer: Changer, told: str) -> Generator[None]:
+        if what == "released":
+            warm.record = colours(datetime.now(UTC))
+        else:
+            warm.deployments[1] = named(deployment("3"), "-blue")
+        with hold(changer, told):
+            yield
+
+    monkeypatch.setattr(Changer, "hold", waited)
+    result = run(warm, "tidy", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"stack": "test", "tidied": []}
+    assert f"{PROJECT} is left alone: " in result.stderr
+    assert not warm.calls()
+
+
+def test_tidy_tells_all_that_it_did_in_one_document(warm: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = warm.record
+    monkeypatch.setattr(Cluster, "records", always({NAME: ran, "packet": ran}))
+    monkeypatch.setattr(Cluster, "record", always(ran))
+    packets = [{**each, "metadata": {**each["metadata"]}} for each in warm.deployments]
+    for each in packets:
+        each["metadata"]["name"] = each["metadata"]["name"].replace(NAME, "packet")
+    warm.deployments += packets
+    said = json.loads(run(warm, "tidy", "--json").stdout)
+    assert said["stack"] == "test"
+    assert [(each["project"], each["exitCode"]) for each in said["tidied"]] == [(PROJECT, 0), ("packet", 0)]
+
+
+def test_tidy_tells_what_it_did_before_it_could_not_go_on(warm: FakeStack) -> None:
+    warm.order({"code": 255, "output": "error: the stack is currently locked by 1 lock(s)."})
+    result = run(warm, "tidy", "--json", "--wait-lock=0")
+    assert result.exit_code == LOCKED
+    (said,) = json.loads(result.stdout)["tidied"]
+    assert (said["project"], said["outcome"], said["exitCode"]) == (PROJECT, "locked", LOCKED)
 
 
 CANARY_PROJECT = "kind: backend\nstrategy: canary\n"
@@ -380,3 +449,142 @@ def test_the_pods_of_a_stateful_set_are_those_of_its_project(stack: FakeStack, m
     assert result.exit_code == 0, result.output
     (found,) = json.loads(result.stdout)["projects"]
     assert (found["pods"], found["drift"]) == ("1/1", [])
+
+
+def test_a_header_that_is_not_asked_for_any_more_leaves_the_stack_file(canary_stack: FakeStack) -> None:
+    file = canary_stack.program.stack_file
+    entry = f"    {PROJECT}: {{tag: '1', weight: 5, header: X-Canary}}\n"
+    file.write_text(f"{file.read_text()}  package-platform:canaries:\n{entry}")
+    result = run(canary_stack, "canary", PROJECT, "2", "--weight=10")
+    assert result.exit_code == 0, result.output
+    gone = [call["words"][3] for call in canary_stack.calls() if call["words"][:2] == ["config", "rm"]]
+    assert gone == [f'package-platform:canaries["{PROJECT}"].header']
+
+
+def test_a_canary_that_the_stack_file_does_not_know_of_is_told(canary_stack: FakeStack) -> None:
+    canary_stack.order({"events": [BEGUN, STEP]}, {"code": 1, "output": "error: no space left on device"})
+    result = run(canary_stack, "canary", PROJECT, "2", "--weight=10")
+    assert isinstance(result.exception, ReleaseError), result.output
+    assert result.exception.code == BROKEN
+    by_hand = f'write there by hand: package-platform:canaries: {PROJECT}: {{"tag": "2", "weight": 10}}'
+    assert result.exception.lines[-1] == f"what runs is as wished, and Pulumi.test.yaml is not: {by_hand}"
+
+
+@pytest.fixture
+def shared(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A stack that is deployed, and shares its environment's project files with another one."""
+    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    stack.order({"output": "[]"})
+    stack.save({"resources": []})
+    return stack
+
+
+@pytest.mark.parametrize("selection", ["{exclude: [packet]}", "{include: ['SJZY.*']}"])
+def test_what_belongs_to_another_stack_is_no_business_of_this_one(shared: FakeStack, selection: str) -> None:
+    file = shared.program.stack_file
+    file.write_text(f"{file.read_text()}  package-platform:projects: {selection}\n")
+    result = run(shared, "status", "--json")
+    assert result.exit_code == 0, result.output
+    assert [each["project"] for each in json.loads(result.stdout)["projects"]] == [PROJECT]
+    result = run(shared, "tidy", "--json")
+    assert result.exit_code == 0, result.output
+    for command in ("status", "tidy"):
+        result = run(shared, command, "packet")
+        assert str(result.exception) == "packet does not belong to the stack test: see package-platform:projects there"
+
+
+@pytest.mark.parametrize("content", ["kind: [\n", "kind: backend\nport: http\n"], ids=["does not parse", "bad field"])
+def test_status_tells_of_a_bad_project_file_beside_all_others(shared: FakeStack, content: str) -> None:
+    (shared.program.folder / "projects" / "packet.yaml").write_text(content)
+    result = run(shared, "status", "--json")
+    assert result.exit_code == 0, result.output
+    good, bad = sorted(json.loads(result.stdout)["projects"], key=lambda each: bool(each["problems"]))
+    assert (good["project"], good["deployed"], good["problems"]) == (PROJECT, "1", [])
+    assert (bad["project"], bad["wanted"]) == ("packet", "7")
+    assert "projects/packet.yaml:" in bad["problems"][-1]
+    assert f"packet: {bad['problems'][-1]}" in run(shared, "status").output
+    assert isinstance(run(shared, "status", "packet").exception, RefusedError)
+
+
+@pytest.mark.parametrize(
+    ("words", "does"),
+    [
+        (("deploy", PROJECT, "2"), "release.commands.deploy"),
+        (("rollback", PROJECT), "release.commands.rollback"),
+        (("canary", PROJECT, "2", "--weight=5"), "release.canary.start"),
+        (("canary", PROJECT, "2", "--steps=5,100"), "release.steps.run"),
+        (("promote", PROJECT), "release.canary.promote"),
+    ],
+    ids=["deploy", "rollback", "canary", "steps", "promote"],
+)
+def test_all_that_starts_pods_is_told_how_long_to_wait(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], does: str
+) -> None:
+    limits: list[Limits] = []
+
+    def done(session: release.commands.Session, *_: object) -> int:
+        limits.append(session.options.limits)
+        return 0
+
+    monkeypatch.setattr(does, done)
+    result = run(stack, *words, "--unschedulable-after=77", "--unready-after=88")
+    assert result.exit_code == 0, result.output
+    assert limits == [Limits(unschedulable=77, unready=88)]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code"),
+    [
+        (RefusedError(["a", "b"]), "refused", REFUSED),
+        (LockedError(["a", "b"]), "locked", LOCKED),
+        (ReleaseError(["a", "b"]), "failed", FAILED),
+        (InterruptedRunError(["a", "b"], signal.SIGTERM), "interrupted", 143),
+        (KeyboardInterrupt(), "interrupted", 130),
+    ],
+)
+def test_an_error_is_told_to_a_program_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, outcome: str, code: int
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("release.views.show_status", fails)
+    for words in (["--json"], []):
+        monkeypatch.setattr(sys, "argv", ["release", "status", "-s", "test", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        said = capsys.readouterr()
+        lines = [line.removeprefix("release: ") for line in said.err.splitlines()]
+        assert lines == (list(error.lines) if isinstance(error, ReleaseError) else lines[:1])
+        expected = {"outcome": outcome, "errors": lines, "exitCode": code}
+        assert (json.loads(said.out) if words else said.out) == (expected if words else "")
+
+
+def test_a_lock_is_not_removed_under_a_release_that_runs_here(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
+    stack.order({})
+    with held(Pulumi(stack.program).key, "deploy of packet", lambda _: False):
+        result = run(stack, "unlock")
+        assert isinstance(result.exception, LockedError), result.output
+        assert f"the stack is held by deploy of packet (pid {os.getpid()}) since" in str(result.exception)
+        assert "--force" in str(result.exception)
+        assert stack.calls() == []
+        assert run(stack, "unlock", "--force").exit_code == 0
+    assert run(stack, "unlock").exit_code == 0
+    assert [call["words"][:2] for call in stack.calls()] == [["cancel", "--yes"]] * 2
+
+
+def test_a_lock_of_before_the_host_was_started_is_removed(stack: FakeStack) -> None:
+    stack.order({})
+    stack.locks.mkdir(parents=True)
+    told = {"pid": os.getpid(), "username": "ci", "hostname": os.uname().nodename, "timestamp": "2000-01-01T00:00:00Z"}
+    (stack.locks / "other.json").write_text(json.dumps(told))
+    result = run(stack, "unlock")
+    assert result.exit_code == 0, result.output
+    assert "(from before this host was started: its holder is gone)" in result.output
+    assert [call["words"][:2] for call in stack.calls()] == [["cancel", "--yes"]]
+    (stack.locks / "other.json").write_text(json.dumps({**told, "timestamp": datetime.now(UTC).isoformat()}))
+    assert "is in use: end that, or --force" in str(run(stack, "unlock").exception)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from model.release import REVISION_LABEL
-from release.diagnosis import Diagnosis, Hopeless, Limits, PodLine, event_lines, ready_text
+from release.diagnosis import Diagnosis, Found, Hopeless, Limits, PodLine, event_lines, ready_text
 
 IMAGE = "harbor.package.test/back/sjzy.package.api:2@sha256:bb"
 OLD_IMAGE = "harbor.package.test/back/sjzy.package.api:1@sha256:aa"
@@ -203,6 +203,78 @@ def test_pods_of_other_releases_never_count() -> None:
 
 def test_nothing_counts_before_the_deployment_wants_the_release() -> None:
     assert verdict(pod(waiting("CrashLoopBackOff")), deployed=deployment(OLD_IMAGE, "old")) is None
+
+
+def after_start(
+    there: list[dict[str, Any]], *pods: dict[str, Any], deployed: dict[str, Any] | None = None
+) -> Hopeless | None:
+    """Return the verdict, a long time after the start, on a run that found these pods and a Deployment."""
+    deployment_there = deployed or deployment()
+    diagnosis = Diagnosis(IMAGE, found=Found.of([deployment_there], there))
+    seen = [diagnosis.look([deployment_there], list(pods), now).hopeless for now in (0.0, 1000.0)]
+    return next((each for each in seen if each), None)
+
+
+BAD = [
+    waiting("CrashLoopBackOff", restartCount=5, lastState={"terminated": CRASHED}),
+    waiting("ImagePullBackOff", "not found"),
+    waiting("CreateContainerConfigError", 'secret "db" not found'),
+    {**RUNNING, "ready": False},
+]
+
+
+@pytest.mark.parametrize("status", BAD, ids=["crash loop", "no image", "no secret", "never ready"])
+def test_what_was_bad_before_the_run_is_no_sign_of_it(status: dict[str, Any]) -> None:
+    """The image is that of an earlier try, which failed by its configuration and was not put back."""
+    assert after_start([pod(status)], pod(status)) is None
+    again = {**status, "restartCount": status.get("restartCount", 0) + Limits.restarts}
+    assert after_start([pod(status)], pod(again)) is None
+    homeless = pod({}, scheduled="False")
+    assert after_start([homeless], homeless) is None
+
+
+@pytest.mark.parametrize("status", BAD, ids=["crash loop", "no image", "no secret", "never ready"])
+def test_the_same_bad_release_once_more_is_not_waited_for_either(status: dict[str, Any]) -> None:
+    bad = pod(status)
+    diagnosis = Diagnosis(IMAGE, found=Found.of([deployment()], [bad], 30.0))
+    assert diagnosis.look([deployment()], [bad], 0.0).hopeless is None
+    assert diagnosis.look([deployment()], [bad], 29.0).hopeless is None
+    reasons = [diagnosis.look([deployment()], [bad], 30.0 + seconds).hopeless for seconds in range(0, 100, 10)]
+    assert reasons[-1] is not None
+    replaced = deployment(revision="another")
+    later = Diagnosis(IMAGE, found=Found.of([deployment()], [bad], 30.0))
+    assert [later.look([replaced], [bad], seconds).hopeless for seconds in (0.0, 100.0)] == [None, None]
+
+
+@pytest.mark.parametrize("status", BAD, ids=["crash loop", "no image", "no secret", "never ready"])
+def test_a_pod_that_came_after_the_start_counts_at_the_first_look(status: dict[str, Any]) -> None:
+    found = after_start([pod(status)], pod(status), pod(status, name="api-2"))
+    assert found is not None
+    assert found.pod == "api-2"
+
+
+def test_a_pod_that_was_ready_before_the_run_counts_by_its_restarts_only() -> None:
+    good = pod(RUNNING)
+    diagnosis = Diagnosis(IMAGE, found=Found.of([deployment()], [good]))
+    assert diagnosis.look([deployment()], [good], 0.0).hopeless is None
+    once = pod(waiting("CrashLoopBackOff", restartCount=1, lastState={"terminated": CRASHED}))
+    assert diagnosis.look([deployment()], [once], 1.0).hopeless is None
+    twice = pod(waiting("CrashLoopBackOff", restartCount=2, lastState={"terminated": CRASHED}))
+    found = diagnosis.look([deployment()], [twice], 2.0).hopeless
+    assert found is not None
+    assert (found.reason, found.previous) == ("CrashLoopBackOff", True)
+
+
+def test_what_a_deployment_said_before_the_run_counts_once_its_template_is_another() -> None:
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+    for condition in (late, refused):
+        there = deployment(conditions=[condition])
+        assert after_start([], deployed=there) is None
+        diagnosis = Diagnosis(IMAGE, found=Found.of([there], []))
+        mended = deployment(revision="newer", conditions=[condition])
+        seen = [diagnosis.look([mended], [], now).hopeless for now in (0.0, 1000.0)]
+        assert seen[1] is not None
 
 
 def test_pods_that_may_not_be_created() -> None:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from release.change import Changed, Changer, Options, Wish
+from release.cluster import Cluster
 from release.commands import exit_code
-from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError
+from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError, RefusedError
 from release.hold import held
 from release.pulumi import MARK_VARIABLE, Command, Pulumi, end_leftovers
 from release.screen import Screen
@@ -135,10 +137,16 @@ def test_a_cluster_that_differs_from_the_record_is_read_anew(
     assert "the cluster differs from the record" in told.getvalue()
 
 
-def test_a_crash_ends_the_wait_is_told_and_put_back(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+def test_a_crash_ends_the_wait_is_told_and_put_back(
+    changer: Changer, stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing = {"events": [BEGUN, STEP], "hangs": True, "child": True, "wants": "2"}
     stack.order(failing, {"events": [BEGUN], "wants": "1"})
-    stack.pods = [pod("2", **CRASHING)]
+
+    def pods(*_: object) -> list[dict[str, Any]]:
+        return [pod("2", **CRASHING)] if stack.calls() else []
+
+    monkeypatch.setattr(Cluster, "pods", pods)
     changed = deployed(changer, stack)
     failed, restored = stack.calls()
     assert changed.attempt.hopeless is not None
@@ -362,3 +370,46 @@ def test_a_pulumi_that_does_not_listen_is_killed(stack: FakeStack) -> None:
         assert run.wait(DEADLINE_SECONDS)
         assert run.code == 128 + signal.SIGKILL
     assert marked(stack) == []
+
+
+def test_two_jobs_with_different_tmpdir_exclude_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    with held("key", "the first", lambda _: False):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
+        with pytest.raises(LockedError, match="held by the first"), held("key", "the second", lambda _: False):
+            pass
+
+
+def make_link(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def make_open_to_all(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def make_of_another(folder: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can give a folder away")
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+
+
+def make_link_in_it(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "key.lock").symlink_to(folder.parent / "precious")
+    (folder.parent / "precious").write_text("data")
+
+
+@pytest.mark.parametrize("make", [make_link, make_open_to_all, make_of_another, make_link_in_it, Path.touch])
+def test_a_place_that_others_can_write_to_is_not_trusted(lock_folder: Path, make: Callable[[Path], None]) -> None:
+    make(lock_folder)
+    with (
+        pytest.raises(RefusedError, match="remove it, and run the same command again"),
+        held("key", "x", lambda _: True),
+    ):
+        pass
+    precious = lock_folder.parent / "precious"
+    assert not precious.exists() or precious.read_text() == "data"

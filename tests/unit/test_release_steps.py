@@ -15,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 import release.commands
 from model.release import Record, Release, Slot
-from registry import Registry
+from model.stack import Application
+from registry import Registry, RegistryError
 from release import steps
 from release.arguments import seconds, share, weights
+from release.change import Changed, Changer, Wish
 from release.cluster import Cluster
 from release.command_line import app
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError
@@ -211,9 +213,10 @@ def test_what_another_command_has_moved_meanwhile_is_left_alone(stack: FakeStack
 
     stack.metrics = metrics
     result = run(stack)
-    assert isinstance(result.exception, steps.ReleaseError), result.output
-    assert result.exception.code == BROKEN
-    assert "another command has changed SJZY.Package.Api since the canary had 10%" in str(result.exception)
+    assert result.exit_code == BROKEN, result.output
+    said = answer(result)
+    assert (said["outcome"], said["weight"], said["live"], len(said["windows"])) == ("failed", None, None, 1)
+    assert "another command has changed SJZY.Package.Api since the canary had 10%" in said["reason"]
     assert released(stack) == [{"tag": "2", "weight": 10}]
 
 
@@ -309,3 +312,109 @@ def test_steps_and_a_weight_contradict_each_other(stack: FakeStack) -> None:
     result = run(stack, "--weight=10")
     assert result.exit_code == REFUSED
     assert "leave out --weight" in result.output
+
+
+def noting(stack: FakeStack, traffic: Traffic) -> None:
+    """Let the stack file have the canary as soon as the proxies are asked, as a real `pulumi config set` would."""
+    file = stack.program.stack_file
+    text = f"{file.read_text()}  package-platform:canaries:\n    {PROJECT}: {{tag: '2', weight: 10}}\n"
+
+    def metrics(name: str) -> str:
+        file.write_text(text)
+        return traffic(name)
+
+    stack.metrics = metrics
+
+
+@pytest.mark.parametrize(
+    ("traffic", "outcome"), [(Traffic(errors=3), "aborted"), (Traffic(), "promoted")], ids=["aborted", "promoted"]
+)
+def test_a_canary_that_has_ended_is_not_left_in_the_stack_file(
+    stack: FakeStack, traffic: Traffic, outcome: str
+) -> None:
+    noting(stack, traffic)
+    assert answer(run(stack))["outcome"] == outcome
+    assert stack.calls()[-1]["words"][:4] == ["config", "rm", "--path", f'package-platform:canaries["{PROJECT}"]']
+
+
+GOOD: dict[str, Any] = {"events": [BEGUN, STEP]}
+WRITTEN: dict[str, Any] = {}
+FULL: dict[str, Any] = {"code": 1, "output": "error: no space left on device"}
+LOCKED: dict[str, Any] = {"code": 255, "output": "error: the stack is currently locked by 1 lock(s)."}
+REFUSING: dict[str, Any] = {"events": [BEGUN], "code": 255, "output": "error: replica: unknown key"}
+
+
+@pytest.mark.parametrize(
+    ("orders", "reason"),
+    [
+        ((GOOD, WRITTEN, WRITTEN, LOCKED, GOOD), "the stack is locked by another run"),
+        ((GOOD, WRITTEN, WRITTEN, GOOD, FULL, GOOD), "no space left on device"),
+        ((GOOD, FULL, GOOD), "no space left on device"),
+        ((GOOD, WRITTEN, WRITTEN, REFUSING, GOOD), "replica: unknown key"),
+    ],
+    ids=["locked", "stack file", "stack file at the first step", "refused"],
+)
+def test_whatever_ends_the_steps_ends_the_canary(
+    stack: FakeStack, orders: tuple[dict[str, Any], ...], reason: str
+) -> None:
+    stack.order(*orders)
+    result = run(stack, *OPTIONS, "--wait-lock=0")
+    assert result.exit_code == FAILED, result.output
+    said = answer(result)
+    assert (said["outcome"], said["weight"], said["live"]) == ("aborted", 0, "1")
+    assert reason in said["reason"]
+    assert "by hand" not in said["reason"]
+    assert released(stack)[-1] == "1"
+
+
+def test_a_registry_that_is_away_between_two_steps_ends_the_canary(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Registry, repository: str, tag: str) -> str:
+        if [each for each in released(stack) if each == {"tag": "2", "weight": 10}]:
+            raise RegistryError(f"the registry does not answer when asked for {repository}:{tag}")
+        return f"sha256:{tag}"
+
+    monkeypatch.setattr(Registry, "digest", away)
+    result = run(stack)
+    assert result.exit_code == FAILED, result.output
+    said = answer(result)
+    assert (said["outcome"], [each["weight"] for each in said["windows"]]) == ("aborted", [10])
+    assert "the registry does not answer" in said["reason"]
+    assert released(stack) == [{"tag": "2", "weight": 10}, "1"]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "orders", "outcome"),
+    [
+        (Traffic(), (GOOD, WRITTEN, WRITTEN, GOOD, FULL), "promoted"),
+        (Traffic(errors=3), (GOOD, WRITTEN, WRITTEN, GOOD, FULL), "aborted"),
+    ],
+    ids=["promoted", "aborted"],
+)
+def test_an_end_that_the_stack_file_does_not_know_of_is_told(
+    stack: FakeStack, traffic: Traffic, orders: tuple[dict[str, Any], ...], outcome: str
+) -> None:
+    noting(stack, traffic)
+    stack.order(*orders)
+    result = run(stack, wanted="10,100")
+    assert result.exit_code == BROKEN, result.output
+    said = answer(result)
+    assert said["outcome"] == outcome
+    assert "what runs is as wished, and Pulumi.test.yaml is not: write there by hand: " in said["reason"]
+
+
+def test_an_interruption_at_the_end_of_a_step_is_heard(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Changer.make
+
+    def interrupted(changer: Changer, application: Application, wish: Wish) -> Changed:
+        changed = make(changer, application, wish)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return changed
+
+    monkeypatch.setattr(Changer, "make", interrupted)
+    result = run(stack)
+    assert isinstance(result.exception, InterruptedRunError), result.output
+    assert result.exception.code == 128 + signal.SIGTERM
+    assert f"{PROJECT} 2 keeps its 10% of the requests" in result.exception.lines
+    assert released(stack) == [{"tag": "2", "weight": 10}]

@@ -1,0 +1,284 @@
+"""What a release says and does once the cluster was changed: failures of its end, of the put-back, interruptions."""
+
+import contextlib
+import io
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from release.change import (
+    Changed,
+    Changer,
+    Options,
+    Wish,
+    _Watch,  # pyright: ignore[reportPrivateUsage] # its moments are those at which a cluster goes silent
+)
+from release.cluster import Cluster, ClusterError
+from release.commands import exit_code
+from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
+from release.pulumi import Pulumi
+from release.screen import Screen
+from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+
+DEADLINE_SECONDS = 30.0
+CRASHING = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}
+LOCKED = {"output": "error: the stack is currently locked by 1 lock(s).", "code": 255, "child": True}
+HANGING = {"events": [BEGUN, STEP], "hangs": True, "child": True}
+FAILING = {"events": [BEGUN, STEP], "code": 255, "output": "error: no quota"}
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A stack whose `pulumi` succeeds at once."""
+    fake = FakeStack(tmp_path / "fake")
+    fake.order({"events": [BEGUN, STEP]})
+    for name, value in fake.variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return fake
+
+
+@pytest.fixture
+def told() -> io.StringIO:
+    """What a person reads while it runs."""
+    return io.StringIO()
+
+
+def deployed(stack: FakeStack, told: io.StringIO, lock_seconds: float = 30.0) -> Changed:
+    screen = Screen(out=io.StringIO(), err=told)
+    options = Options(f"release deploy {PROJECT} 2 by me", lock_seconds=lock_seconds)
+    changer = Changer(stack.program, stack.cluster, screen, options)
+    with changer.hold("deploy"):
+        return changer.make(stack.application("2"), Wish("release"))
+
+
+def later(stack: FakeStack, monkeypatch: pytest.MonkeyPatch, *pods: dict[str, Any]) -> None:
+    """Let the cluster have pods only once pulumi was called."""
+    before: Callable[..., list[Any]] = Cluster.pods
+
+    def there(cluster: Cluster, name: str) -> list[Any]:
+        return [*before(cluster, name), *(pods if stack.calls() else [])]
+
+    monkeypatch.setattr(Cluster, "pods", there)
+
+
+def silenced(monkeypatch: pytest.MonkeyPatch, *methods: str) -> None:
+    """Let the cluster not answer these questions from now on."""
+
+    def silent(*_: object, **__: object) -> object:
+        raise ClusterError("the cluster does not answer: timed out")
+
+    for name in methods:
+        monkeypatch.setattr(Cluster, name, silent)
+
+
+# What was there before.
+
+
+def test_what_was_bad_before_does_not_end_the_run_that_mends_it(stack: FakeStack, told: io.StringIO) -> None:
+    """The first deploy of 2 has failed by its configuration; there was nothing to put back, so its pods are there."""
+    stack.record, stack.deployments, stack.pods = None, [deployment("2")], [pod("2", **CRASHING)]
+    stack.order({"events": [BEGUN, STEP], "seconds": 1.5})
+    assert exit_code(deployed(stack, told)) == DONE
+
+
+def test_what_is_bad_of_the_live_release_does_not_end_the_put_back(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.order({**HANGING, "wants": "2"}, {"events": [BEGUN], "seconds": 1.5, "wants": "1"})
+    stack.pods = [pod("1", **CRASHING)]
+    later(stack, monkeypatch, pod("2", **CRASHING))
+    changed = deployed(stack, told)
+    assert changed.attempt.hopeless is not None
+    assert changed.attempt.hopeless.pod == f"{NAME}-2"
+    assert exit_code(changed) == FAILED
+
+
+def test_a_first_release_of_another_host_that_came_between_is_seen(stack: FakeStack, told: io.StringIO) -> None:
+    stack.record, stack.deployments = None, []
+    stack.order({"events": [BEGUN], "hangs": True, "wants": "3"}, {"events": [BEGUN, STEP]})
+    stack.moves = [record("3")]
+    changed = deployed(stack, told)
+    first, second = stack.calls()
+    assert first["instruction"]["records"] == {}
+    assert second["instruction"]["records"][NAME]["slots"]["main"]["release"]["tag"] == "3"
+    assert changed.before == record("3")
+
+
+def test_a_record_that_can_not_be_read_under_the_lock_ends_the_run(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.order({"events": [BEGUN], "hangs": True})
+    silenced(monkeypatch, "record")
+    changed = deployed(stack, told)
+    assert exit_code(changed) == REFUSED
+    assert changed.attempt.errors == (
+        "whether another release came between could not be seen: the cluster does not answer: timed out; "
+        "run the same command again",
+    )
+
+
+# A cluster that goes silent.
+
+
+def test_a_release_that_is_made_is_no_failure_when_its_report_is(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = _Watch.ended
+
+    def ends_then_silent(watch: _Watch, run: Any) -> object:
+        silenced(monkeypatch, "record")
+        return ended(watch, run)
+
+    monkeypatch.setattr(_Watch, "ended", ends_then_silent)
+    changed = deployed(stack, told)
+    assert exit_code(changed) == DONE
+    assert changed.after is None
+    said = "it is done, and only the report lacks what runs now: the cluster does not answer: timed out"
+    assert f"{said}; `release status -s test`" in told.getvalue()
+
+
+def test_a_refusal_needs_no_answer_of_the_cluster(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.order({"output": "error: no passphrase", "code": 255})
+    silenced(monkeypatch, "record")
+    changed = deployed(stack, told)
+    assert exit_code(changed) == REFUSED
+    assert changed.after == record("1")
+
+
+@pytest.mark.parametrize("what", ["records", "pods", "deployments", "the lock", "the state"])
+def test_a_put_back_that_can_not_be_made_hides_nothing_of_the_failure(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    stack.order({**HANGING, "wants": "2"}, LOCKED)
+    later(stack, monkeypatch, pod("2", **CRASHING))
+    details = _Watch.details
+
+    def refuses(_: Pulumi) -> bytes:
+        raise PulumiError("`pulumi stack export` failed:")
+
+    def details_then_silent(watch: _Watch) -> list[str]:
+        found = details(watch)
+        if what == "the state":
+            monkeypatch.setattr(Pulumi, "checkpoint", refuses)
+        elif what != "the lock":
+            silenced(monkeypatch, what)
+        return found
+
+    monkeypatch.setattr(_Watch, "details", details_then_silent)
+    changed = deployed(stack, told, lock_seconds=0.0)
+    assert exit_code(changed) == BROKEN
+    assert changed.attempt.hopeless is not None
+    assert changed.attempt.hopeless.reason == "CrashLoopBackOff"
+    assert {"log: no database", "event: BackOff (x3): Back-off restarting"} <= set(changed.attempt.details)
+    assert changed.attempt.details[-1].startswith("put back: ")
+    assert changed.before == record("1")
+
+
+# Interruptions.
+
+
+@contextlib.contextmanager
+def interrupted(stack: FakeStack, calls: int = 1) -> Generator[None]:
+    """Send this process a signal when pulumi was called so often, and has started a child."""
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(stack.calls()) < calls or not (stack.folder / "child").exists():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (True, f", or `release deploy {PROJECT} 1 -s test`, to get to a known state"),
+        (False, f"; nothing of {PROJECT} was deployed before: there is nothing to go back to"),
+    ],
+    ids=["deployed", "not deployed"],
+)
+def test_an_interruption_names_the_release_that_serves(
+    stack: FakeStack, told: io.StringIO, *, there: bool, said: str
+) -> None:
+    """A rollback would go to the release before that one: what was interrupted is not recorded."""
+    stack.record = record("1", "0") if there else None
+    stack.order(HANGING)
+    with interrupted(stack), pytest.raises(InterruptedRunError) as caught:
+        deployed(stack, told)
+    assert caught.value.lines == (f"interrupted by SIGINT: run the same command again{said}",)
+
+
+@pytest.mark.parametrize("order", [HANGING, LOCKED], ids=["while it runs", "while it waits for a lock"])
+def test_an_interruption_of_the_put_back_tells_the_failure(
+    stack: FakeStack, told: io.StringIO, order: dict[str, Any]
+) -> None:
+    stack.order(FAILING, order)
+    with interrupted(stack, calls=2), pytest.raises(InterruptedRunError) as caught:
+        deployed(stack, told)
+    assert caught.value.lines == (
+        f"interrupted by SIGINT: {PROJECT} 2 has failed (error: no quota), and is not put back: "
+        f"`release deploy {PROJECT} 1 -s test`",
+    )
+
+
+# What is put back.
+
+HALF_A_CORE = {"resources": {"requests": {"cpu": "500m"}}}
+FIVE_CORES = {"resources": {"requests": {"cpu": "5"}}}
+
+
+@pytest.mark.parametrize(
+    ("was", "put_back", "said"),
+    [
+        (HALF_A_CORE, FIVE_CORES, ".resources.requests.cpu is 5, not 500m"),
+        (HALF_A_CORE, {}, ".resources is gone"),
+        ({}, FIVE_CORES, "its pods have fields that they had not"),
+    ],
+    ids=["changed", "gone", "new"],
+)
+def test_pods_that_are_put_back_with_a_changed_project_file_are_not_as_before(  # noqa: PLR0913, PLR0917 - a table's
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch, was: Any, put_back: Any, said: str
+) -> None:
+    """The earlier image is rendered with today's project file, under the revision that is recorded for it."""
+    stack.order(FAILING, {"events": [BEGUN]})
+
+    def deployments(*_: object, **__: object) -> list[dict[str, Any]]:
+        found = deployment("1")
+        found["spec"]["template"]["spec"]["containers"][0] |= put_back if len(stack.calls()) > 1 else was
+        return [found]
+
+    monkeypatch.setattr(Cluster, "deployments", deployments)
+    changed = deployed(stack, told)
+    assert exit_code(changed) == BROKEN
+    different, way_on = changed.attempt.details
+    assert different.startswith("put back: 1 has other pods than before, ")
+    assert said in different
+    assert way_on == (
+        f"put back: revert what has changed in projects/{PROJECT}.yaml or the stack file, "
+        f"then `release deploy {PROJECT} 1 -s test`"
+    )
+
+
+def test_a_slot_that_was_not_as_recorded_tells_nothing_of_what_is_put_back(stack: FakeStack, told: io.StringIO) -> None:
+    """A run before was cut off; what it left is not how it has to be."""
+    stack.deployments = [deployment("9")]
+    stack.order(FAILING, {"events": [BEGUN], "wants": "1"})
+    stack.save({"resources": []})
+    assert exit_code(deployed(stack, told)) == FAILED
