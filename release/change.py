@@ -431,7 +431,7 @@ class Changer:
         what = f"{application.gitea_name} {tried.tag} has failed ({attempt.reason})"
         self._left = f"{what}, and is not put back: `{self._deploys(application, record)}`"
         try:
-            problems = self._restore(application.running(record.release), record, before.deployments)
+            problems = self._restore(application.running(record.release), record, before.deployments, tried)
         except InterruptedRunError:
             raise
         except ReleaseError as error:
@@ -441,13 +441,14 @@ class Changer:
         told = replace(attempt, details=(*attempt.details, *(f"put back: {line}" for line in problems)))
         return Changed(told, record, after, restored=good)
 
-    def _restore(self, old: Application, record: Record, there: Sequence[Object]) -> list[str]:
+    def _restore(self, old: Application, record: Record, there: Sequence[Object], tried: Release) -> list[str]:
         """Make every slot be as the record says; returns what is not as it was before, a line each.
 
         Args:
             old: The project with the release that serves.
             record: What is to be again.
             there: The Deployments as they were before the release that failed.
+            tried: The release that failed.
         """
         deadline = time.monotonic() + self._options.lock_seconds
         image = old.image.reference if old.image else ""
@@ -456,13 +457,19 @@ class Changer:
         reading: list[str] = []
         while True:
             self._clear(deadline)
-            records = {**self._cluster.records(), old.name: record}
-            command = self._command(old, Wish("restore"), records, reading)
+            records = self._cluster.records()
+            recorded = records.get(old.name)
+            if recorded and recorded.release not in (record.release, tried):
+                # The stack was free since the failed run was ended.
+                return [f"another run has released {recorded.release.tag} meanwhile, which is left as it is"]
+            command = self._command(old, Wish("restore"), {**records, old.name: record}, reading)
             found = Found.of(self._deployments(old), self._cluster.pods(old.name))
-            watched = Watched(old.name, image, stateful=old.project.stateful, found=found, left=self._left)
+            watched = Watched(old.name, image, recorded, stateful=old.project.stateful, found=found, left=self._left)
             again = self._watch(command, watched)
             if again.end == "locked":
                 self._wait_for_lock(again, deadline)
+                continue
+            if again.end == "moved":
                 continue
             if again.end != "done":
                 return [*([f"{again.reason}: {again.hopeless.message}"] if again.hopeless else []), *again.errors]

@@ -350,7 +350,7 @@ def told(order: Order, changed: Changed, seconds: float, pods: str) -> list[str]
     where = f" in pod {found.pod}, container {found.container}" if found and found.container else ""
     where = where or (f" in pod {found.pod}" if found and found.pod else "")
     why = [f"  {found.reason}{where}: {found.message}"] if found else _indented(attempt.errors)
-    return [head, *why, *_indented(attempt.details), _aftermath(changed, project, before, stack)]
+    return [head, *why, *_indented(attempt.details), _aftermath(changed, order)]
 
 
 def _commit(record: Record | None) -> str | None:
@@ -366,12 +366,15 @@ def _commit_before(changed: Changed) -> str:
     return f" (was {short(before.release.config.revision)})"
 
 
-def _aftermath(changed: Changed, project: str, before: str, stack: str) -> str:
-    if changed.restored:
-        return f"  {before} serves as before: everything else was put back"
+def _aftermath(changed: Changed, order: Order) -> str:
     if changed.before is None:
-        return f"  {project} had no release before this one: nothing was put back"
-    way_on = deploys(project, changed.before.release, stack)
+        return f"  {order.project} had no release before this one: nothing was put back"
+    before, after = changed.before.release, changed.after.release if changed.after else None
+    if changed.restored:
+        return f"  {before.tag} serves as before: everything else was put back"
+    if after and after != before and after.tag != order.tag:
+        return f"  {after.tag} serves: another run has released it meanwhile, and nothing was put back"
+    way_on = deploys(order.project, before, order.stack)
     return f"  NOT put back: what the failed release changed is there; `{way_on}`"
 
 

@@ -21,7 +21,8 @@ from release.change import (
     _Watch,  # pyright: ignore[reportPrivateUsage] # its moments are those at which a cluster goes silent
 )
 from release.cluster import Cluster, ClusterError
-from release.commands import exit_code
+from release.commands import Order, exit_code
+from release.commands import told as tell
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
 from release.pulumi import Pulumi
 from release.screen import Screen
@@ -282,3 +283,42 @@ def test_a_slot_that_was_not_as_recorded_tells_nothing_of_what_is_put_back(stack
     stack.order(FAILING, {"events": [BEGUN], "wants": "1"})
     stack.save({"resources": []})
     assert exit_code(deployed(stack, told)) == FAILED
+
+
+def test_what_another_run_has_released_meanwhile_is_not_put_back(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of the failed run and the put-back the stack is free."""
+    stack.order({**FAILING, "wants": "2"})
+    read: Callable[..., Any] = Cluster.records
+
+    def moved(cluster: Cluster) -> Any:
+        if stack.calls():
+            stack.record = record("3", "1")
+        return read(cluster)
+
+    monkeypatch.setattr(Cluster, "records", moved)
+    changed = deployed(stack, told)
+    assert len(stack.calls()) == 1, "and no second run"
+    assert exit_code(changed) == BROKEN
+    assert changed.after == record("3", "1")
+    assert "put back: another run has released 3 meanwhile, which is left as it is" in changed.attempt.details
+    lines = tell(Order("deploy", "test", PROJECT, "2"), changed, 1.0, "")
+    assert lines[-1] == "  3 serves: another run has released it meanwhile, and nothing was put back"
+
+
+def test_what_another_run_has_released_while_the_put_back_waited_for_the_lock_is_seen(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.order({**FAILING, "wants": "2"}, {"events": [BEGUN], "hangs": True})
+    read: Callable[..., Any] = Cluster.record
+
+    def moved(cluster: Cluster, name: str) -> Any:
+        if len(stack.calls()) > 1:
+            stack.record = record("3", "1")
+        return read(cluster, name)
+
+    monkeypatch.setattr(Cluster, "record", moved)
+    changed = deployed(stack, told)
+    assert len(stack.calls()) == 2
+    assert "put back: another run has released 3 meanwhile, which is left as it is" in changed.attempt.details
