@@ -72,6 +72,8 @@ while (order.get("hangs") or time.monotonic() < ends) and not stopped:
 sys.exit(255 if stopped else order.get("code", 0))
 """
 BEGUN: dict[str, Any] = {"preludeEvent": {"config": {}}}
+CRASHING: dict[str, Any] = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}
+"""State of a container that crashes, for ``pod``."""
 STEP: dict[str, Any] = {
     "resourcePreEvent": {
         "metadata": {"op": "update", "urn": f"urn:pulumi:test::p::kubernetes:apps/v1:Deployment::{NAME}"}

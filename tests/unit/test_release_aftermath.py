@@ -4,11 +4,9 @@ import contextlib
 import io
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,31 +24,12 @@ from release.commands import told as tell
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
 from release.pulumi import Pulumi
 from release.screen import Screen
-from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
 
 DEADLINE_SECONDS = 30.0
-CRASHING = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}
 LOCKED = {"output": "error: the stack is currently locked by 1 lock(s).", "code": 255, "child": True}
 HANGING = {"events": [BEGUN, STEP], "hangs": True, "child": True}
 FAILING = {"events": [BEGUN, STEP], "code": 255, "output": "error: no quota"}
-
-
-@pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
-    """A stack whose `pulumi` succeeds at once."""
-    fake = FakeStack(tmp_path / "fake")
-    fake.order({"events": [BEGUN, STEP]})
-    for name, value in fake.variables.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    return fake
-
-
-@pytest.fixture
-def told() -> io.StringIO:
-    """What a person reads while it runs."""
-    return io.StringIO()
 
 
 def deployed(stack: FakeStack, told: io.StringIO, lock_seconds: float = 30.0) -> Changed:

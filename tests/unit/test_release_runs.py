@@ -24,28 +24,9 @@ from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, L
 from release.hold import held
 from release.pulumi import MARK_VARIABLE, Command, Pulumi, end_leftovers
 from release.screen import Screen
-from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
 
 DEADLINE_SECONDS = 30.0
-CRASHING = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1}
-
-
-@pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
-    """A stack whose `pulumi` succeeds at once."""
-    fake = FakeStack(tmp_path / "fake")
-    fake.order({"events": [BEGUN, STEP]})
-    for name, value in fake.variables.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    return fake
-
-
-@pytest.fixture
-def told() -> io.StringIO:
-    """What a person reads while it runs."""
-    return io.StringIO()
 
 
 @pytest.fixture
