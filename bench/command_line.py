@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from devcluster.errors import Refused
+from devcluster.processes import StuckProcessError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -37,6 +38,6 @@ def execute(
         for problem in refusal.problems:
             print(f"refused: {problem}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
-    except failures as error:
+    except (*failures, StuckProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
