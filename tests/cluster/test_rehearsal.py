@@ -132,6 +132,7 @@ def test_from_nothing_to_serving_and_back(prod: Program, tmp_path: Path) -> None
     assert changed(prod) == ["update NodePool cluster-pool-apps"]
 
     step("a new credential: nothing is replaced")
+    prod.wait_until_settled()  # the pods that the rollback has replaced take their time to leave
     uids = {name: each["uid"] for name, each in prod.identities().items()}
     change(prod, cluster={"credentialMinutes": 600})
     assert changed(prod) == ["update kubernetes ack"]
