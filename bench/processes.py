@@ -139,10 +139,7 @@ def _look(root: int, seen: dict[tuple[int, int], _Seen], at: float) -> None:
     """Note every process below `root`, and those that were below it before and lost their parent."""
     there = dict(process_tree.all_processes())
     known = {pid for pid, start in seen if pid in there and there[pid].start_ticks == start}
-    family = {root} | known
-    while more := {pid for pid, each in there.items() if each.parent in family} - family:
-        family |= more
-    for pid in family & there.keys():
+    for pid in process_tree.with_children(there, {root} | known) & there.keys():
         start, cpu = there[pid].start_ticks, there[pid].cpu_ticks
         with contextlib.suppress(OSError):
             words = tuple(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0"))

@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,19 @@ def all_processes() -> Iterator[tuple[int, Seen]]:
             yield int(entry.name), Seen(int(fields[1]), int(fields[3]), int(fields[19]), cpu)
 
 
+def with_children(found: Mapping[int, Seen], roots: AbstractSet[int]) -> set[int]:
+    """Return some processes and all below them. Pure.
+
+    Args:
+        found: number of every process that there is → what it is.
+        roots: numbers of some.
+    """
+    family = set(roots)
+    while more := {pid for pid, each in found.items() if each.parent in family} - family:
+        family |= more
+    return family
+
+
 def end(leader: int) -> None:
     """Kill a process that this one started, all below it, and all of its session where it leads one.
 
@@ -48,9 +62,7 @@ def end(leader: int) -> None:
         leader: its number; it is not collected yet, so the number is still its own.
     """
     found = dict(all_processes())
-    family = {leader}
-    while more := {pid for pid, each in found.items() if each.parent in family or each.session == leader} - family:
-        family |= more
+    family = with_children(found, {leader} | {pid for pid, each in found.items() if each.session == leader})
     # It goes first: what is killed below it could be started anew by it.
     for pid in (leader, *(family - {leader})):
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ import hashlib
 from string import Template
 
 from manifests import Manifest
-from model.names import ASSET_BRIDGE, SlotName, slot_service_name
+from model.names import ASSET_BRIDGE, ASSET_BRIDGE_HEADER, SlotName, slot_service_name
 from model.project import ASSET_BRIDGE_FOLDER, ASSET_BRIDGE_PORT, FrontendProject, Project
 from model.stack import Application
 
@@ -53,7 +53,7 @@ http {
         "" "";
     }
     # Asked once only: what comes from another bridge, and all that is not just reading.
-    map $$request_method$$http_x_asset_bridge $$final {
+    map $$request_method$$http_$variable $$final {
         GET 0;
         HEAD 0;
         default 1;
@@ -72,7 +72,7 @@ $others
 $assets
         location @others {
             proxy_set_header Host $$http_host;
-            proxy_set_header X-Asset-Bridge 1;
+            proxy_set_header $header 1;
             proxy_connect_timeout 1s;
             proxy_read_timeout 5s;
             proxy_next_upstream error timeout http_404 http_502;
@@ -123,6 +123,8 @@ def configuration(application: Application) -> str:
     return Template(_CONFIG).substitute(
         port=project.port,
         bridge=ASSET_BRIDGE_PORT,
+        header=ASSET_BRIDGE_HEADER,
+        variable=ASSET_BRIDGE_HEADER.lower().replace("-", "_"),
         others="\n".join(others),
         assets=plain + "".join(Template(_ASSETS).substitute(path=path) for path in paths),
     )

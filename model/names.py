@@ -31,6 +31,8 @@ ASSET_BRIDGE = "asset-bridge"
 
 ASSET_BRIDGE_HEADER = "X-Asset-Bridge"
 """A request with it is answered by the pod that it came to, and handed on to no other."""
+LATEST = "latest"
+"""The image tag that follows every push; an environment may refuse it."""
 _HASH_LENGTH = 6
 _IMAGE_FOLDERS: dict[Kind, str] = {"backend": "back", "frontend": "front"}
 _IMAGE_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")

@@ -15,7 +15,7 @@ from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
 from model.ingress import KINDS, AlbIngress
-from model.names import InvalidName, collisions, image_repository, kubernetes_name
+from model.names import LATEST, InvalidName, collisions, image_repository, kubernetes_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
@@ -33,8 +33,6 @@ from model.storage import Claim, change_problems, claim_name, class_problems
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
-LATEST = "latest"
-"""The tag that follows every push; an environment may refuse it."""
 _USUAL_ORDER = 10
 """``alb.ingress.kubernetes.io/order`` of an Ingress without one; those of one order go by their names.
 https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/use-alb-ingresses-to-perform-canary-releases-1"""

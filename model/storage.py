@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import AfterValidator, Field, model_validator
 
 from model.fields import ContainerPath, DnsLabel, Frozen, HostName, Quantity, plain_mapping, quantity_value
-from model.names import GITEA_PROJECT
+from model.names import ASSET_BRIDGE, GITEA_PROJECT
 from model.problems import Problem
 
 AccessMode = Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"]
@@ -36,7 +36,7 @@ _STATEFUL_SET_TYPE = "kubernetes:apps/v1:StatefulSet"
 _CLASS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _TEMPORARY = "/tmp"  # noqa: S108 - a path in the container
 _NAME_LIMIT = 30
-_TAKEN_NAMES = ("asset-bridge", "config", "secrets", "tmp")
+_TAKEN_NAMES = (ASSET_BRIDGE, "config", "secrets", "tmp")
 
 
 def _class_name(value: str) -> str:
@@ -92,7 +92,7 @@ class Volume(Frozen):
     def _consistent(self) -> Self:
         if self.per_pod and self.mode == "ReadWriteMany":
             raise ValueError("a volume of one pod can't be ReadWriteMany: remove perPod or accessMode")
-        if _inside(self.mount, _TEMPORARY) or _inside(_TEMPORARY, self.mount):
+        if _overlap(self.mount, _TEMPORARY):
             raise ValueError(f"mount {self.mount} is in {_TEMPORARY}, which is the pod's own: choose another folder")
         return self
 
@@ -246,7 +246,7 @@ def mount_problem(volumes: Sequence[Volume], taken: Sequence[str]) -> str:
         if any(each.name == other.name for other in earlier):
             return f"two volumes are called {each.name}: rename one"
         for path in (*(other.mount for other in earlier), *taken):
-            if _inside(each.mount, path) or _inside(path, each.mount):
+            if _overlap(each.mount, path):
                 return f"the mount {each.mount} of {each.name} and {path} are inside each other: change one"
     return ""
 
@@ -261,13 +261,14 @@ def nested_paths(places: Mapping[str, Sequence[str]]) -> str:
     """
     pairs = [(what, path) for what, paths in places.items() for path in paths]
     for (what, path), (other, its) in combinations(pairs, 2):
-        if _inside(path, its) or _inside(its, path):
+        if _overlap(path, its):
             return f"{path} ({what}) and {its} ({other}) are inside each other: change one"
     return ""
 
 
-def _inside(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(f"{folder}/")
+def _overlap(path: str, other: str) -> bool:
+    """Tell whether one of two paths is the other, or inside of it."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def claim_name(name: str, volume: str) -> str:

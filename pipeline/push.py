@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from model.names import image_repository
+from model.names import LATEST, image_repository
 from pipeline import image, state
 from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
 from pipeline.errors import RefusedError
@@ -18,7 +18,6 @@ from pipeline.image import Image
 from pipeline.settings import Program
 from pipeline.upload import RETRY_SECONDS, Repository
 
-LATEST = "latest"
 HELP = f"""Push PROJECT's image as `<front|back>/<name>:<YYYY-MM-DD-HH-MM>` and `{LATEST}`, labelled with its commits.
 
 \b

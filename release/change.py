@@ -181,18 +181,23 @@ class Signals:
 
     @contextmanager
     def noted(self) -> Generator[None]:
-        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts."""
+        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts.
 
-        def note(number: int, _: FrameType | None) -> None:
-            self.number = number
-
+        Who notes them around this context hears of them too: one may come after the last check in here.
+        """
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [signal.signal(number, note) for number in numbers]
+        before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
+                around = getattr(handler, "__self__", None)
+                if number == self.number and isinstance(around, Signals):
+                    around.number = number
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
 
     def check(self, left: str) -> None:
         """Raise if this process was asked to end.

@@ -167,7 +167,7 @@ class Diagnosis:
             }
             self._looked = True
         self._was_ready |= {uid_of(pod) for pod in new if _is_ready(pod)}
-        late = self._lasts("", "patience", now, self.found.patience, holds=True)
+        late = self._is_late(now)
         judged = [pod for pod in new if late or uid_of(pod) not in self.found.bad]
         reasons = [*(self._of_pod(pod, now) for pod in judged), *(self._of_deployment(each, now) for each in ours)]
         return Look(tuple(map(_line, new)), next((reason for reason in reasons if reason), None))
@@ -187,6 +187,10 @@ class Diagnosis:
 
     def _runs_image(self, spec: Object) -> bool:
         return any(container.get("image") == self.image for container in spec["containers"])
+
+    def _is_late(self, now: float) -> bool:
+        """Tell whether what was there before has had its time to be replaced."""
+        return self._lasts("", "patience", now, self.found.patience, holds=True)
 
     def _lasts(self, uid: str, what: str, now: float, limit: float, *, holds: bool) -> bool:
         """Tell whether something has held for so long without a break."""
@@ -231,8 +235,7 @@ class Diagnosis:
         uid, container = uid_of(pod), str(status["name"])
         waiting = inner(status, "state", "waiting")
         # A pod that was there counts by its restarts alone: what it waits for may be what this run mends.
-        late = self._lasts("", "patience", now, self.found.patience, holds=True)
-        telling: Object = {} if uid in self.found.pods and not late else waiting
+        telling: Object = {} if uid in self.found.pods and not self._is_late(now) else waiting
         reason, message = str(telling.get("reason", "")), str(telling.get("message", ""))
         pulling = self._lasts(uid, f"pull {container}", now, self.limits.pull, holds=reason in _PULL)
         denied = any(word in message.lower() for word in _DENIED)

@@ -105,7 +105,8 @@ class Program:
     @cached_property
     def projects(self) -> dict[str, str]:
         """Kubernetes name → Gitea project, for every project file that belongs to the stack."""
-        return {name: project for name, project in self._files.items() if self._selection.selects(project)}
+        selection = self._selection
+        return {name: project for name, project in self._files.items() if selection.selects(project)}
 
     @property
     def _selection(self) -> Selection:

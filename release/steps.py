@@ -6,11 +6,7 @@ canary in the stack file: whoever stops this process in a pause leaves the weigh
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import time
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -116,36 +112,6 @@ class MovedError(ReleaseError):
 
 
 @dataclass
-class _EverySignal(Signals):
-    """Notes also a signal that came while a step noted them by itself, and was over before it looked."""
-
-    _told: int = -1
-    """Where Python writes the number of each signal, whichever handler is set; only in the context of ``noted``."""
-
-    @contextlib.contextmanager
-    def noted(self) -> Generator[None]:
-        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts."""
-        self._told, writes = os.pipe()
-        os.set_blocking(self._told, False)
-        os.set_blocking(writes, False)
-        before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-        try:
-            with super().noted():
-                yield
-        finally:
-            signal.set_wakeup_fd(before)
-            os.close(writes)
-            os.close(self._told)
-
-    def check(self, left: str) -> None:
-        """Raise if this process was asked to end, see ``Signals.check``."""
-        with contextlib.suppress(BlockingIOError):
-            asks = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            self.number = next((each for each in os.read(self._told, 1000) if each in asks), self.number)
-        super().check(left)
-
-
-@dataclass
 class _Climb:
     """One canary on its way."""
 
@@ -153,7 +119,7 @@ class _Climb:
     application: Application
     wish: CanaryWish
     steps: Steps
-    signals: Signals = field(default_factory=_EverySignal)
+    signals: Signals = field(default_factory=Signals)
     seen: list[Observed] = field(default_factory=list[Observed])
     weight: int | None = None
     """What the canary has; None before its first step."""

@@ -5,14 +5,14 @@ It can be down, full, unwilling to share layers, want a login, or have its blobs
 
 import hashlib
 import json
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pipeline.image import CONFIG, LAYER, MANIFEST
+from tests.unit.stand_in import serving
 
 
 class FakeRegistry:
@@ -52,28 +52,15 @@ class FakeRegistry:
     @contextmanager
     def serving(self) -> Generator[str]:
         """Serve on loopback; gives the URL."""
-        with _served(type("Handler", (_Handler,), {"registry": self})) as url:
+        with serving(type("Handler", (_Handler,), {"registry": self})) as url:
             yield url
 
     @contextmanager
     def storing(self) -> Generator[None]:
         """Send who reads a blob to another server."""
-        with _served(type("Storage", (_Storage,), {"registry": self})) as self.elsewhere:
+        with serving(type("Storage", (_Storage,), {"registry": self})) as self.elsewhere:
             yield
         self.elsewhere = ""
-
-
-@contextmanager
-def _served(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def digest(content: bytes) -> str:
