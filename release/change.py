@@ -9,45 +9,38 @@ before its program has declared anything.
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
-from types import FrameType
 from typing import Any, Literal
 
-from model.names import slot_name
 from model.release import Instruction, Record, Release
 from model.stack import Application, Image
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
-from release.diagnosis import Diagnosis, Found, Hopeless, Limits, event_lines
-from release.drift import differences, drifted_slots
+from release.diagnosis import Found, Limits
+from release.drift import changed_pods, drifted_slots
 from release.errors import InterruptedRunError, LockedError, ReleaseError
-from release.events import Event, is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
 from release.language_host import Ahead
-from release.migrations import MigrationWatch, failed_jobs, known_uids, migrates, with_what_ran
+from release.migrations import failed_jobs, known_uids, migrates, with_what_ran
 from release.objects import Object, inner, name_of
 from release.pending import CREATING, completed, pending, to_read
 from release.pulumi import Command, Pulumi, Run, end_leftovers, up
 from release.screen import Screen
+from release.signals import Signals
+from release.watch import UNTOUCHED, Attempt, Watch, Watched
 
-LOOK_SECONDS = 0.4
 WATCH_SECONDS = 0.05
 STOP_SECONDS = 15.0
 KILL_SECONDS = 10.0
 SAME_AGAIN_SECONDS = 30.0
 """How long pods that were bad before a release may stay as they are: pulumi has come to them by then."""
-LOG_LINES = 15
-_BY_SIGNAL = range(129, 160)
-_UNTOUCHED = "nothing was changed"
 Action = Literal["release", "restore", "tidy"]
-End = Literal["done", "locked", "moved", "hopeless", "failed", "refused"]
 
 
 @dataclass(frozen=True)
@@ -94,32 +87,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What is looked at while pulumi runs.
-
-    Args:
-        name: The project's name in Kubernetes.
-        image: The reference that its new pods run.
-        before: What the record said when the run was begun, None where there was none: it must still say so. ``any``
-            where it does not matter.
-        migrates: Whether a Job may run before the pods.
-        jobs: Unique ids of the Jobs that were there before, and of their pods.
-        stateful: Whether its pods are those of a StatefulSet.
-        found: What was there before.
-        left: What a person is told who interrupts it.
-    """
-
-    name: str
-    image: str
-    before: Record | Literal["any"] | None = "any"
-    migrates: bool = False
-    jobs: frozenset[str] = frozenset()
-    stateful: bool = False
-    found: Found = field(default_factory=Found)
-    left: str = _UNTOUCHED
-
-
-@dataclass(frozen=True)
 class Before:
     """What there is of a project before a run.
 
@@ -130,30 +97,6 @@ class Before:
 
     record: Record | None
     deployments: Sequence[Object]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """How a run of pulumi ended.
-
-    Args:
-        end: ``moved``: another release changed the record meanwhile. ``refused``: it failed before it touched anything.
-        errors: Lines of pulumi.
-        hopeless: Why it was ended early.
-        details: Log lines and events of what failed, and what went wrong when it was put back.
-        ready_seconds: When the first new pod was ready, None when none was.
-    """
-
-    end: End
-    errors: tuple[str, ...] = ()
-    hopeless: Hopeless | None = None
-    details: tuple[str, ...] = ()
-    ready_seconds: float | None = None
-
-    @property
-    def reason(self) -> str:
-        """Why it failed, in a few words."""
-        return self.hopeless.reason if self.hopeless else next(iter(self.errors), self.end)
 
 
 @dataclass(frozen=True)
@@ -171,42 +114,6 @@ class Changed:
     before: Record | None
     after: Record | None
     restored: bool | None = None
-
-
-@dataclass
-class Signals:
-    """Asks to end, noted while a change runs instead of cutting it off anywhere."""
-
-    number: int = 0
-
-    @contextmanager
-    def noted(self) -> Generator[None]:
-        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts.
-
-        Who notes them around this context hears of them too: one may come after the last check in here.
-        """
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-                around = getattr(handler, "__self__", None)
-                if number == self.number and isinstance(around, Signals):
-                    around.number = number
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-
-    def check(self, left: str) -> None:
-        """Raise if this process was asked to end.
-
-        Raises:
-            InterruptedRunError: It was; the line says what is left.
-        """
-        if self.number:
-            raise InterruptedRunError(f"interrupted by {signal.Signals(self.number).name}: {left}", self.number)
 
 
 class Changer:
@@ -232,7 +139,7 @@ class Changer:
         self._options = options
         self._signals = Signals()
         self._held: tuple[int, ...] = ()
-        self._left = _UNTOUCHED
+        self._left = UNTOUCHED
 
     @contextmanager
     def hold(self, what: str) -> Generator[None]:
@@ -366,7 +273,7 @@ class Changer:
 
     def _watch(self, command: Command, watched: Watched | None) -> Attempt:
         with self._pulumi.start(command, self._held, self._ahead.take()) as run:
-            watch = _Watch(self._cluster, self._screen, self._options.limits, watched)
+            watch = Watch(self._cluster, self._screen, self._options.limits, watched)
             details = self._follow(run, watch, watched.left if watched else "run the same command again")
             watch.events(run)
             details = watch.last(run) or details
@@ -380,7 +287,7 @@ class Changer:
                 return Attempt("hopeless", tuple(watch.errors), watch.hopeless, tuple(details), watch.ready_seconds)
             return watch.ended(run)
 
-    def _follow(self, run: Run, watch: _Watch, left: str) -> list[str]:
+    def _follow(self, run: Run, watch: Watch, left: str) -> list[str]:
         """Watch a run until it has ended, or is ended; returns what the cluster knows of a failure."""
         while not run.wait(WATCH_SECONDS):
             watch.step(run)
@@ -571,43 +478,6 @@ def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
     return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
 
 
-def changed_pods(record: Record, name: str, before: Sequence[Object], after: Sequence[Object]) -> list[str]:
-    """Return in what the pods of a record's slots are not those of before, a line each. Pure.
-
-    An earlier release is rendered with the project file as it is today, under its recorded revision. So the revision
-    tells nothing of it, and the pod templates are compared. A slot that was not as recorded before, as after a run that
-    was cut off, is passed over: nothing tells how it has to be.
-
-    Args:
-        record: What is recorded.
-        name: The project's name in Kubernetes.
-        before: The Deployments before the release that failed.
-        after: Those that were put back.
-    """
-    was, now = ({name_of(each): _pods(each) for each in found} for found in (before, after))
-    lines: list[str] = []
-    for slot, content in record.slots.items():
-        deployment = slot_name(name, slot)
-        only = record.model_copy(update={"slots": {slot: content}, "live": slot})
-        if deployment not in now or drifted_slots(only, name, before):
-            continue
-        old, new = was[deployment], now[deployment]
-        found = _differences(old, new)
-        if not found and _differences(new, old):
-            found = [f"Deployment {deployment}: its pods have fields that they had not"]
-        lines += [f"{content.release.tag} has other pods than before, {line}" for line in found]
-    return lines
-
-
-def _pods(deployment: Object) -> Object:
-    template = inner(deployment, "spec", "template")
-    return {"kind": "Deployment", "metadata": {"name": name_of(deployment)}, "spec": {"template": template}}
-
-
-def _differences(wanted: Object, live: Object) -> list[str]:
-    return differences([wanted], {("Deployment", name_of(live)): live}, frozenset({"Deployment"}))
-
-
 def digests(image: Image, canary: Release | None) -> dict[str, str]:
     """Return what is known of the images of a run, so that the program need not ask the registry again. Pure.
 
@@ -632,119 +502,3 @@ def drain(pulumi: Pulumi, command: Command) -> tuple[int, str]:
         while not run.wait(WATCH_SECONDS):
             pass
         return run.code or 0, run.output() if run.code else run.answer()
-
-
-class _Watch:
-    """What is seen while pulumi runs."""
-
-    def __init__(self, cluster: Cluster, screen: Screen, limits: Limits, watched: Watched | None) -> None:
-        self.errors: list[str] = []
-        self.hopeless: Hopeless | None = None
-        self.moved = False
-        self.unsure = ""
-        self.touched = False
-        self.ready_seconds: float | None = None
-        self._cluster = cluster
-        self._screen = screen
-        self._watched = watched
-        self._diagnosis = Diagnosis(watched.image, limits, watched.found) if watched else None
-        moving = watched if watched and watched.migrates else None
-        self._migration = MigrationWatch(cluster, screen, moving.name, moving.image, moving.jobs) if moving else None
-        self._begun = False
-        self._silent = False
-        self._looked = 0.0
-
-    def step(self, run: Run) -> None:
-        """Take in what has happened since the last step."""
-        self.events(run)
-        if self._begun and time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._look()
-            self._looked = time.monotonic()
-
-    def events(self, run: Run) -> None:
-        """Take in the engine's events."""
-        for event in run.events():
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        if event.kind == "begun":
-            self._begun = True
-            self._check_record()
-        elif event.kind == "error":
-            self.errors += event.text.splitlines()
-        elif event.text:
-            self.touched |= event.kind == "step"
-            self._screen.line(event.text)
-
-    def _check_record(self) -> None:
-        """The lock is held from here on: what was read before it must still be true."""
-        watched = self._watched
-        if watched is None or watched.before == "any":
-            return
-        try:
-            self.moved = self._cluster.record(watched.name) != watched.before
-        except ClusterError as error:
-            self.unsure = f"whether another release came between could not be seen: {error}; run the same command again"
-
-    def _look(self) -> None:
-        watched, diagnosis = self._watched, self._diagnosis
-        if not watched or not diagnosis:
-            return
-        try:
-            deployments = self._cluster.deployments(watched.name, stateful=watched.stateful)
-            pods = self._cluster.pods(watched.name)
-            jobs, failed = self._migration.look(pods) if self._migration else ([], None)
-        except ClusterError as error:
-            # The release goes on without being watched; pulumi has its own way of waiting for the API server.
-            if not self._silent:
-                self._screen.line(str(error))
-            self._silent = True
-            return
-        self._silent = False
-        look = diagnosis.look(deployments, pods, time.monotonic())
-        self._screen.pods(look.pods)
-        self.hopeless = failed or diagnosis.of_job(jobs, time.monotonic()) or look.hopeless
-        if self.ready_seconds is None and any(pod.ready for pod in look.pods):
-            self.ready_seconds = self._screen.seconds
-
-    def last(self, run: Run) -> list[str]:
-        """Look at a migration once more when pulumi has ended by itself: it may have logged more, and failed."""
-        if not self._migration or not self._begun or self.hopeless or self.moved:
-            return []
-        watched = self._migration
-        try:
-            failed = watched.look(self._cluster.pods(watched.name))[1]
-        except ClusterError as error:
-            self._screen.line(str(error))
-            return []
-        if run.code and failed:
-            self.hopeless = failed
-            return self.details()
-        return []
-
-    def details(self) -> list[str]:
-        """Return what the cluster knows of the failure: the container's last lines, and events."""
-        found = self.hopeless
-        if not found:
-            return []
-        lines: list[str] = []
-        try:
-            if found.container:
-                log = self._cluster.log(found.pod, found.container, LOG_LINES, previous=found.previous)
-                log = log or self._cluster.log(found.pod, found.container, LOG_LINES, previous=not found.previous)
-                lines += [f"log: {line}" for line in log]
-            lines += [f"event: {line}" for line in event_lines(self._cluster.events(found.uid))]
-        except ClusterError as error:
-            lines.append(str(error))
-        return lines
-
-    def ended(self, run: Run) -> Attempt:
-        """Return how a run ended by itself."""
-        if run.code == 0:
-            return Attempt("done", ready_seconds=self.ready_seconds)
-        output = run.output()
-        if is_locked(output):
-            return Attempt("locked", tuple(output.splitlines()))
-        errors = tuple(self.errors) or tuple(output.strip().splitlines()[-20:]) or (f"pulumi ended with {run.code}",)
-        killed = run.code in _BY_SIGNAL
-        return Attempt("failed" if self.touched or killed else "refused", errors, ready_seconds=self.ready_seconds)

@@ -51,6 +51,43 @@ def drifted_slots(record: Record, name: str, deployments: Sequence[Object]) -> l
     return found
 
 
+def changed_pods(record: Record, name: str, before: Sequence[Object], after: Sequence[Object]) -> list[str]:
+    """Return in what the pods of a record's slots are not those of before, a line each. Pure.
+
+    An earlier release is rendered with the project file as it is today, under its recorded revision. So the revision
+    tells nothing of it, and the pod templates are compared. A slot that was not as recorded before, as after a run that
+    was cut off, is passed over: nothing tells how it has to be.
+
+    Args:
+        record: What is recorded.
+        name: The project's name in Kubernetes.
+        before: The Deployments before the release that failed.
+        after: Those that were put back.
+    """
+    was, now = ({name_of(each): _pods(each) for each in found} for found in (before, after))
+    lines: list[str] = []
+    for slot, content in record.slots.items():
+        deployment = slot_name(name, slot)
+        only = record.model_copy(update={"slots": {slot: content}, "live": slot})
+        if deployment not in now or drifted_slots(only, name, before):
+            continue
+        old, new = was[deployment], now[deployment]
+        found = _differences(old, new)
+        if not found and _differences(new, old):
+            found = [f"Deployment {deployment}: its pods have fields that they had not"]
+        lines += [f"{content.release.tag} has other pods than before, {line}" for line in found]
+    return lines
+
+
+def _pods(deployment: Object) -> Object:
+    template = inner(deployment, "spec", "template")
+    return {"kind": "Deployment", "metadata": {"name": name_of(deployment)}, "spec": {"template": template}}
+
+
+def _differences(wanted: Object, live: Object) -> list[str]:
+    return differences([wanted], {("Deployment", name_of(live)): live}, frozenset({"Deployment"}))
+
+
 def drift_of(record: Record, name: str, service: Object | None, deployments: Sequence[Object]) -> list[str]:
     """Return everything in which the cluster differs from a project's record, a line each.
 

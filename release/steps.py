@@ -18,13 +18,13 @@ from model.stack import Application
 from release import analysis
 from release.analysis import Judgement, Rule
 from release.canary import NotWrittenError, give, give_up, of_strategy, take_over
-from release.change import Signals
 from release.cluster import Cluster, ClusterError
 from release.commands import Made, Session, told
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, RefusedError, ReleaseError
 from release.metrics import Figures, Reading, UnreadableMetricsError, Window, parse, service_names
 from release.objects import uid_of
 from release.screen import table
+from release.signals import Signals
 
 PROMOTE_AT = 100
 """The step that is the promotion."""

@@ -11,19 +11,14 @@ from typing import Any
 
 import pytest
 
-from release.change import (
-    Changed,
-    Changer,
-    Options,
-    Wish,
-    _Watch,  # pyright: ignore[reportPrivateUsage] # its moments are those at which a cluster goes silent
-)
+from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster, ClusterError
 from release.commands import Order, exit_code
 from release.commands import told as tell
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
 from release.pulumi import Pulumi
 from release.screen import Screen
+from release.watch import Watch
 from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
 
 DEADLINE_SECONDS = 30.0
@@ -112,13 +107,13 @@ def test_a_record_that_can_not_be_read_under_the_lock_ends_the_run(
 def test_a_release_that_is_made_is_no_failure_when_its_report_is(
     stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = _Watch.ended
+    ended = Watch.ended
 
-    def ends_then_silent(watch: _Watch, run: Any) -> object:
+    def ends_then_silent(watch: Watch, run: Any) -> object:
         silenced(monkeypatch, "record")
         return ended(watch, run)
 
-    monkeypatch.setattr(_Watch, "ended", ends_then_silent)
+    monkeypatch.setattr(Watch, "ended", ends_then_silent)
     changed = deployed(stack, told)
     assert exit_code(changed) == DONE
     assert changed.after is None
@@ -142,12 +137,12 @@ def test_a_put_back_that_can_not_be_made_hides_nothing_of_the_failure(
 ) -> None:
     stack.order({**HANGING, "wants": "2"}, LOCKED)
     later(stack, monkeypatch, pod("2", **CRASHING))
-    details = _Watch.details
+    details = Watch.details
 
     def refuses(_: Pulumi) -> bytes:
         raise PulumiError("`pulumi stack export` failed:")
 
-    def details_then_silent(watch: _Watch) -> list[str]:
+    def details_then_silent(watch: Watch) -> list[str]:
         found = details(watch)
         if what == "the state":
             monkeypatch.setattr(Pulumi, "checkpoint", refuses)
@@ -155,7 +150,7 @@ def test_a_put_back_that_can_not_be_made_hides_nothing_of_the_failure(
             silenced(monkeypatch, what)
         return found
 
-    monkeypatch.setattr(_Watch, "details", details_then_silent)
+    monkeypatch.setattr(Watch, "details", details_then_silent)
     changed = deployed(stack, told, lock_seconds=0.0)
     assert exit_code(changed) == BROKEN
     assert changed.attempt.hopeless is not None

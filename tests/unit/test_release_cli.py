@@ -18,7 +18,7 @@ import release.commands
 from model.names import SlotName
 from model.release import Record, Release, Slot
 from registry import ImageMissingError, Registry
-from release.change import Attempt, Changed, Changer
+from release.change import Changed, Changer
 from release.cluster import Cluster
 from release.command_line import app, main
 from release.commands import Order, earlier, exit_code, facts, is_due, told
@@ -35,6 +35,7 @@ from release.errors import (
 )
 from release.hold import held
 from release.pulumi import Pulumi
+from release.watch import Attempt
 from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, record
 
 ROOT = Path(__file__).parents[2]
