@@ -101,11 +101,11 @@ def take_over(session: Session, project: str, check: Check = _anything) -> Made:
 
     def target(record: Record | None) -> Release:
         check(record)
-        return _canary(project, record)
+        return _canary(session, project, record)
 
     with closing(session.cluster()) as cluster:
         chosen = target(cluster.record(application.name))
-    missing = absent(application, chosen)
+    missing = absent(application, chosen, session.program.stack)
     if missing:
         raise RefusedError(missing)
     made = make(session, application.running(chosen), "promote", Wish("release", target, _without(session, project)))
@@ -122,7 +122,7 @@ def give_up(session: Session, project: str, check: Check = _anything) -> Made:
 
     def target(record: Record | None) -> Release:
         check(record)
-        _canary(project, record)
+        _canary(session, project, record)
         return _stays(record)
 
     with closing(session.cluster()) as cluster:
@@ -163,10 +163,11 @@ def _stays(record: Record | None) -> Release:
     return record.release
 
 
-def _canary(project: str, record: Record | None) -> Release:
+def _canary(session: Session, project: str, record: Record | None) -> Release:
     slot = record.slots.get("canary") if record else None
     if slot is None:
-        raise RefusedError(f"{project} has no canary: release canary {project} TAG --weight N")
+        way_on = f"release canary {project} TAG -s {session.program.stack} --weight N"
+        raise RefusedError(f"{project} has no canary: {way_on}")
     return slot.release
 
 

@@ -76,6 +76,7 @@ class Wish:
         watched: The image whose pods are watched, where it is not the application's: a canary's.
         tag: What it is about, where that is not the application's tag: a canary's.
         canary: The canary that is to run beside the application.
+        repeatable: Whether the same command again asks for the same: a rollback would go on to the release before.
     """
 
     action: Action
@@ -84,6 +85,7 @@ class Wish:
     watched: str = ""
     tag: str = ""
     canary: Release | None = None
+    repeatable: bool = True
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Changer:
     def _attempt(
         self, application: Application, wish: Wish, records: dict[str, Record], there: Sequence[Object]
     ) -> Attempt:
-        before = records.get(application.name)
+        before, chosen = records.get(application.name), application.release
         reading = self._reading(application, before, there)
         command = self._command(application, wish, records, reading)
         watched = wish.watched or (application.image.reference if application.image else "")
@@ -217,7 +219,8 @@ class Changer:
         # A migration runs for as long as it needs, and until then nothing is replaced.
         patience = SAME_AGAIN_SECONDS if wish.action == "release" and not moving else inf
         found = Found.of(there, self._cluster.pods(application.name), patience)
-        left = f"run the same command again{self._or_back(application, before)}"
+        finishes = f"`{self._deploys(application, chosen)}` finishes it"
+        left = f"{'run the same command again' if wish.repeatable else finishes}{self._or_back(application, before)}"
         stateful = application.project.stateful
         return self._watch(command, Watched(application.name, watched, before, moving, known, stateful, found, left))
 
@@ -225,10 +228,10 @@ class Changer:
         """Return what else brings a project to a known state. The record has the release that serves, and no other."""
         if record is None:
             return f"; nothing of {application.gitea_name} was deployed before: there is nothing to go back to"
-        return f", or `{self._deploys(application, record)}`, to get to a known state"
+        return f", or `{self._deploys(application, record.release)}`, to get to a known state"
 
-    def _deploys(self, application: Application, record: Record) -> str:
-        return deploys(application.gitea_name, record.release, self._program.stack)
+    def _deploys(self, application: Application, release: Release) -> str:
+        return deploys(application.gitea_name, release, self._program.stack)
 
     def _command(
         self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
@@ -341,7 +344,7 @@ class Changer:
             raise ValueError(f"{application.gitea_name} has nothing to put back")
         self._screen.line(f"puts {application.gitea_name} {record.release.tag} back")
         what = f"{application.gitea_name} {tried.tag} has failed ({attempt.reason})"
-        self._left = f"{what}, and is not put back: `{self._deploys(application, record)}`"
+        self._left = f"{what}, and is not put back: `{self._deploys(application, record.release)}`"
         try:
             problems = self._restore(application.running(record.release), record, before.deployments, tried)
         except InterruptedRunError:
@@ -392,7 +395,7 @@ class Changer:
         if reading:
             return drifted_slots(record, old.name, now)
         lines = changed_pods(record, old.name, there, now)
-        way_on = f"revert what has changed in {old.file} or the stack file, then `{self._deploys(old, record)}`"
+        way_on = f"revert what has changed in {old.file} or the stack file, then `{self._deploys(old, record.release)}`"
         return [*lines, way_on] if lines else []
 
     def _read(self, name: str, lacks: str) -> Record | None:

@@ -64,7 +64,11 @@ Examples:
   release rollback SJZY.Package.Api -s uat --to 2022-08-01-19-41
   release rollback SJZY.Package.Api -s uat --steps 2
   release rollback SJZY.Package.Api -s uat --past-migration   also to what ran before the data was migrated
-  release rollback --all --to-update 2026-11-23T18:42 -s uat       the whole stack, as `pulumi stack history` has it
+  release rollback --all --to-update 41 -s uat                  the whole stack, as `pulumi stack history` numbers it
+  release rollback --all --to-update 2026-11-23T18:42 -s uat    the same by its time, in UTC as it stands there
+
+\b
+--all is one `pulumi up`: its pods are not watched, and a failure is not put back (exit code 4).
 
 \b
 {EXIT_CODES}
@@ -94,25 +98,34 @@ SYNC = """Write the deployed tags into the stack file, whose comments and order 
 Example:
   release sync -s uat && git diff Pulumi.uat.yaml
 """
-UNLOCK = """Remove the lock that a run on another host has left behind.
+UNLOCK = f"""Remove the lock that a run on another host has left behind.
 
 \b
 A lock of this host whose process is gone needs no command: the next run clears it. One of before the host was started
-is removed too; one of a release that runs here only with --force.
+is removed too; one of a release that runs here only with --force: two runs at once would spoil the state.
+
+\b
 Example:
   release unlock -s uat
+
+\b
+{EXIT_CODES}
 """
-TIDY = """Scale down slots that get no traffic, once they were kept warm for `warmFor`.
+TIDY = f"""Scale down slots that get no traffic, once they were kept warm for `warmFor`.
 
 \b
 A later rollback to one starts its pods again. For a timer: without PROJECT it looks at all.
 Examples:
   release tidy -s uat
   release tidy SJZY.Package.Api -s uat --now
+
+\b
+{EXIT_CODES}
 """
 CANARY = f"""Give TAG a part of the traffic of PROJECT, beside the live release; again with another weight to change it.
 
 \b
+Each call says all that it is to get: a header that was given before, and is not given again, is gone.
 The wish is written into the stack file: commit it.
 With --steps it goes up by itself: at each weight it is watched for --pause, by what the ingress counts of both
 versions; a canary that breaks a limit is ended at once (exit code 1), and the step 100 promotes it.
@@ -127,17 +140,23 @@ Examples:
 \b
 {EXIT_CODES}
 """
-PROMOTE = """Give the canary of PROJECT all of its traffic.
+PROMOTE = f"""Give the canary of PROJECT all of its traffic.
 
 \b
 Example:
   release promote SJZY.Package.Api -s uat
+
+\b
+{EXIT_CODES}
 """
-ABORT = """Take all traffic from the canary of PROJECT, and end it.
+ABORT = f"""Take all traffic from the canary of PROJECT, and end it.
 
 \b
 Example:
   release abort SJZY.Package.Api -s uat
+
+\b
+{EXIT_CODES}
 """
 
 app = typer.Typer(
@@ -146,7 +165,8 @@ app = typer.Typer(
 Project = Annotated[str, typer.Argument(help="Gitea project: SJZY.Package.Api.", show_default=False)]
 Tag = Annotated[str, typer.Argument(help="Image tag.", show_default=False)]
 Stack = Annotated[
-    str, typer.Option("--stack", "-s", envvar="PACKAGE_PLATFORM_STACK", help="Stack: test, uat.", show_default=False)
+    str,
+    typer.Option("--stack", "-s", envvar="PACKAGE_PLATFORM_STACK", help="Stack: test, uat, prod.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
 Message = Annotated[
@@ -198,6 +218,23 @@ def _changing(stack: str, cwd: Path, config_file: Path | None, screen: Screen, *
     return replace(session, ahead=Ahead(Pulumi(session.program).load_program()))
 
 
+def _not_with(context: typer.Context, why: str, **options: str) -> None:
+    """Refuse options that mean nothing where they were given.
+
+    Args:
+        context: Of the command.
+        why: What they don't go with, or lack.
+        options: Parameter → the option, as people write it.
+
+    Raises:
+        typer.BadParameter: If one was given.
+    """
+    sources = {option: context.get_parameter_source(name) for name, option in options.items()}
+    given = [option for option, source in sources.items() if source and source.name == "COMMANDLINE"]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)}: {why}")
+
+
 @app.command(help=DEPLOY)
 def deploy(  # noqa: PLR0913 - the options of a command
     project: Project,
@@ -232,6 +269,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
 
 @app.command(help=ROLLBACK)
 def rollback(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     stack: Stack,
     project: Annotated[str, typer.Argument(help="Gitea project; none with --all.", show_default=False)] = "",
     *,
@@ -239,7 +277,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
     steps: Annotated[int, typer.Option("--steps", min=1, help="So many good releases back.")] = 1,
     whole: Annotated[bool, typer.Option("--all", help="Every project of the stack; needs --to-update.")] = False,
     to_update: Annotated[
-        str, typer.Option("--to-update", help="Number or start of an update.", show_default=False)
+        str, typer.Option("--to-update", help="Number of an update, or its start in UTC.", show_default=False)
     ] = "",
     message: Message = "",
     no_rollback: NoRollback = False,
@@ -254,6 +292,18 @@ def rollback(  # noqa: PLR0913 - the options of a command
     """Go back."""
     if whole == bool(project) or whole != bool(to_update):
         raise typer.BadParameter("name a PROJECT, or --all with --to-update")
+    if to:
+        _not_with(context, "not beside --to, which names the release", steps="--steps")
+    if whole:
+        _not_with(
+            context,
+            "not with --all, which is one `pulumi up`: not watched, and not put back",
+            to="--to",
+            steps="--steps",
+            no_rollback="--no-rollback",
+            unschedulable="--unschedulable-after",
+            unready="--unready-after",
+        )
     session = _changing(
         stack,
         cwd,
@@ -348,11 +398,15 @@ def tidy(  # noqa: PLR0913 - the options of a command
 
 @app.command("canary", help=CANARY)
 def start_canary(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     project: Project,
     tag: Tag,
     stack: Stack,
     *,
-    weight: Annotated[int, typer.Option("--weight", min=0, max=100, help="Percent of the requests.")] = 0,
+    weight: Annotated[
+        int | None,
+        typer.Option("--weight", min=0, max=100, help="Percent of the requests; 0 when only --header is given."),
+    ] = None,
     header: Annotated[
         str, typer.Option("--header", help="Requests with this header and the value always get it.")
     ] = "",
@@ -383,10 +437,15 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Start a canary, or change its share."""
-    if steps and weight:
-        raise typer.BadParameter("--steps says the weights: leave out --weight")
+    if steps:
+        _not_with(context, "not beside --steps, which says the weights", weight="--weight")
+    else:
+        watching = {"pause": "--pause", "max_error_rate": "--max-error-rate", "max_p99": "--max-p99"}
+        _not_with(context, "nothing is watched without --steps", **watching, min_requests="--min-requests")
+        if weight is None and not header:
+            raise typer.BadParameter("say what it gets: --weight, --header or --steps")
     try:
-        wish = CanaryWish(tag=tag, weight=weight, header=header or None)
+        wish = CanaryWish(tag=tag, weight=weight or 0, header=header or None)
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(each["msg"]) for each in error.errors())) from None
     session = _changing(
@@ -465,7 +524,8 @@ def main() -> None:
         if ended.code != INTERRUPTED:
             raise
         # What typer makes of Ctrl-C where no change is being made, which would note it.
-        _end(InterruptedRunError("interrupted: run the same command again", signal.SIGINT))
+        line = "interrupted while nothing was being changed; `release status` says what runs"
+        _end(InterruptedRunError(line, signal.SIGINT))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

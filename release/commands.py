@@ -134,15 +134,16 @@ def rollback(session: Session, project: str, tag: str, steps: int, leave: Leave)
 
     with closing(session.cluster()) as cluster:
         record = cluster.record(application.name)
-    chosen = earlier(application, record, tag, steps)
+    chosen = earlier(application, record, tag, steps, session.program.stack)
+    session.screen.line(f"{project} goes back to {chosen.tag}")
     given = leave.asked(project, record, chosen)
 
     def target(record: Record | None) -> Release:
-        found = earlier(application, record, tag, steps)
+        found = earlier(application, record, tag, steps, session.program.stack)
         given.check(project, record, found)
         return found
 
-    return change(session, application.running(chosen), "rollback", Wish("release", target))
+    return change(session, application.running(chosen), "rollback", Wish("release", target, repeatable=False))
 
 
 def tidy(session: Session, project: str, *, at_once: bool) -> int:
@@ -402,7 +403,7 @@ def facts(order: Order, changed: Changed, seconds: float, code: int) -> dict[str
     }
 
 
-def earlier(application: Application, record: Record | None, tag: str, steps: int) -> Release:
+def earlier(application: Application, record: Record | None, tag: str, steps: int, stack: str) -> Release:
     """Return the good release to go back to.
 
     Args:
@@ -410,6 +411,7 @@ def earlier(application: Application, record: Record | None, tag: str, steps: in
         record: What it runs and ran; None when it is not deployed.
         tag: The one that is asked for; empty for ``steps``.
         steps: How many good releases back.
+        stack: Its name.
 
     Raises:
         RefusedError: If there is none, or its image is gone; with what is possible.
@@ -425,21 +427,23 @@ def earlier(application: Application, record: Record | None, tag: str, steps: in
         found = others[steps - 1] if 0 < steps <= len(others) else None
         problem = f"{project} has {len(others)} good releases before {record.release.tag}, not {steps}"
     if found is None:
-        raise RefusedError([problem, *possible(application, others)])
-    missing = absent(application, found)
+        raise RefusedError([problem, *possible(application, others, stack)])
+    missing = absent(application, found, stack)
     if missing:
-        raise RefusedError([missing, *possible(application, [release for release in others if release != found])])
+        left = [release for release in others if release != found]
+        raise RefusedError([missing, *possible(application, left, stack)])
     return found
 
 
-def possible(application: Application, releases: Sequence[Release]) -> list[str]:
+def possible(application: Application, releases: Sequence[Release], stack: str) -> list[str]:
     """Return a line for each release that can be gone back to."""
-    there = [release.tag for release in releases if not absent(application, release)]
+    there = [release.tag for release in releases if not absent(application, release, stack)]
     project = application.gitea_name
-    return [f"possible: release rollback {project} --to {tag}" for tag in there] or ["there is none to go back to"]
+    lines = [f"possible: release rollback {project} -s {stack} --to {tag}" for tag in there]
+    return lines or ["there is none to go back to"]
 
 
-def absent(application: Application, release: Release) -> str:
+def absent(application: Application, release: Release, stack: str) -> str:
     """Return why a release's image can't be run again; empty when it can."""
     image = _image(application)
     try:
@@ -450,7 +454,7 @@ def absent(application: Application, release: Release) -> str:
     if release.digest and digest != release.digest:
         return (
             f"{release.tag} was pushed anew: it was {release.digest}, and is {digest}; "
-            f"to run that: release deploy {application.gitea_name} {release.tag}"
+            f"to run that: release deploy {application.gitea_name} {release.tag} -s {stack}"
         )
     return ""
 
@@ -498,7 +502,7 @@ def rollback_all(session: Session, wanted_update: str, leave: Leave) -> int:
 
     Args:
         session: The stack.
-        wanted_update: Number or start of the update in ``pulumi stack history``.
+        wanted_update: Number of the update in ``pulumi stack history``, or its start as it stands there, in UTC.
         leave: To go back past migrations.
     """
     program = session.program

@@ -17,7 +17,7 @@ EXIT_CODES = """Exit codes:
   2    refused before anything changed: bad input, a missing image, nothing to roll back to
   3    another run holds the stack, and did not end within --wait-lock
   4    the release failed, and what it changed was not put back: read the output
-  130  interrupted (143 by SIGTERM); run the same command again to converge"""
+  130  interrupted (143 by SIGTERM); its last line names the command that brings all in order"""
 
 
 class ReleaseError(Exception):

@@ -143,6 +143,10 @@ class FakeStack:
         client = httpx2.Client(transport=httpx2.MockTransport(self._answer), base_url="https://cluster.test")
         return Cluster(client, NAMESPACE)
 
+    def connected(self, *_: object) -> Cluster:
+        """Return the cluster as a session connects to it, each time anew; stands for the session's method."""
+        return self.cluster
+
     def application(self, tag: str) -> Application:
         """Return the project with a tag that the registry has."""
         return self.program.application(PROJECT, tag).running(Release(tag=tag, digest=f"sha256:{tag}"))

@@ -65,3 +65,12 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def always(answer: object) -> Callable[..., object]:
+    """Return a method that answers this, whatever it is asked."""
+
+    def method(*_: object) -> object:
+        return answer
+
+    return method

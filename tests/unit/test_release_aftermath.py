@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from registry import Registry
 from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster, ClusterError
-from release.commands import Order, exit_code
+from release.commands import Order, Session, exit_code, rollback
 from release.commands import told as tell
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
+from release.migrations import Leave
 from release.pulumi import Pulumi
 from release.screen import Screen
 from release.watch import Watch
 from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+from tests.unit.stand_in import always
 
 DEADLINE_SECONDS = 30.0
 LOCKED = {"output": "error: the stack is currently locked by 1 lock(s).", "code": 255, "child": True}
@@ -198,6 +201,24 @@ def test_an_interruption_names_the_release_that_serves(
     with interrupted(stack), pytest.raises(InterruptedRunError) as caught:
         deployed(stack, told)
     assert caught.value.lines == (f"interrupted by SIGINT: run the same command again{said}",)
+
+
+def test_an_interrupted_rollback_is_not_to_be_repeated(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had it moved the record before, the same command would go on to the release before, which may be the bad one."""
+    monkeypatch.setattr(Registry, "digest", always("sha256:1"))
+    monkeypatch.setattr(Session, "cluster", stack.connected)
+    stack.record, stack.deployments = record("2", "1"), [deployment("2")]
+    stack.order(HANGING)
+    session = Session(stack.program, Screen(out=io.StringIO(), err=told), Options("rollback"))
+    with interrupted(stack), pytest.raises(InterruptedRunError) as caught:
+        rollback(session, PROJECT, "", 1, Leave())
+    assert caught.value.lines == (
+        f"interrupted by SIGINT: `release deploy {PROJECT} 1 -s test` finishes it, "
+        f"or `release deploy {PROJECT} 2 -s test`, to get to a known state",
+    )
+    assert f"{PROJECT} goes back to 1" in told.getvalue()
 
 
 @pytest.mark.parametrize("order", [HANGING, LOCKED], ids=["while it runs", "while it waits for a lock"])

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,7 @@ from release.hold import held
 from release.pulumi import Pulumi
 from release.watch import Attempt
 from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack, deployment, record
+from tests.unit.stand_in import always
 
 ROOT = Path(__file__).parents[2]
 ORDER = Order("deploy", "uat", "packet", "2")
@@ -50,24 +51,6 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return fake
-
-
-def always(answer: object) -> Callable[..., object]:
-    """Return a method that answers this, whatever it is asked."""
-
-    def method(*_: object) -> object:
-        return answer
-
-    return method
-
-
-def connected(stack: FakeStack) -> Callable[..., Cluster]:
-    """Return a method that connects to the stack's cluster, each time anew."""
-
-    def method(*_: object) -> Cluster:
-        return stack.cluster
-
-    return method
 
 
 def refusal(stack: FakeStack, *words: str) -> str:
@@ -144,6 +127,27 @@ def test_a_rollback_of_nothing_in_particular(stack: FakeStack, words: tuple[str,
     assert "name a PROJECT, or --all with --to-update" in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rollback", PROJECT, "--to=1", "--steps=1"), "--steps: not beside --to"),
+        (("rollback", "--all", "--to-update=3", "--to=1", "--no-rollback"), "--to, --no-rollback: not with --all"),
+        (("canary", PROJECT, "2", "--steps=5,100", "--weight=0"), "--weight: not beside --steps"),
+        (("canary", PROJECT, "2", "--weight=10", "--max-error-rate=1%", "--max-p99=1s"), "nothing is watched without"),
+        (
+            ("canary", PROJECT, "2", "--weight=10", "--pause=60s", "--min-requests=5"),
+            "--pause, --min-requests:",
+        ),
+        (("canary", PROJECT, "2"), "say what it gets: --weight, --header or --steps"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(stack: FakeStack, words: tuple[str, ...], said: str) -> None:
+    result = run(stack, *words)
+    assert result.exit_code == REFUSED
+    assert said in " ".join(result.output.split())
+    assert stack.calls() == []
+
+
 def there(*digests: str) -> Any:
     """Return a registry's method that has some images, each tag with its own digest."""
 
@@ -158,40 +162,40 @@ def there(*digests: str) -> Any:
 def test_the_release_before_is_gone_back_to(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:2", "sha256:3"))
     application, ran = stack.application("3"), record("3", "2", "1")
-    assert earlier(application, ran, "", 1).tag == "2"
-    assert earlier(application, ran, "", 2).tag == "1"
-    assert earlier(application, ran, "1", 1).tag == "1"
+    assert earlier(application, ran, "", 1, "test").tag == "2"
+    assert earlier(application, ran, "", 2, "test").tag == "1"
+    assert earlier(application, ran, "1", 1, "test").tag == "1"
 
 
 @pytest.mark.parametrize(("tag", "steps"), [("9", 1), ("", 3), ("3", 1)], ids=["never ran", "too far", "runs"])
 def test_what_is_possible_is_listed(stack: FakeStack, monkeypatch: pytest.MonkeyPatch, tag: str, steps: int) -> None:
     monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:3"))
     with pytest.raises(RefusedError) as caught:
-        earlier(stack.application("3"), record("3", "2", "1"), tag, steps)
-    assert caught.value.lines[1:] == (f"possible: release rollback {PROJECT} --to 1",)
+        earlier(stack.application("3"), record("3", "2", "1"), tag, steps, "test")
+    assert caught.value.lines[1:] == (f"possible: release rollback {PROJECT} -s test --to 1",)
 
 
 def test_a_rollback_to_an_image_that_is_gone(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "digest", there("sha256:1"))
     with pytest.raises(RefusedError) as caught:
-        earlier(stack.application("3"), record("3", "2", "1"), "", 1)
+        earlier(stack.application("3"), record("3", "2", "1"), "", 1, "test")
     assert caught.value.lines == (
         "there is no back/sjzy.package.api:2",
-        f"possible: release rollback {PROJECT} --to 1",
+        f"possible: release rollback {PROJECT} -s test --to 1",
     )
 
 
 def test_a_rollback_to_a_tag_that_was_pushed_anew(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "digest", always("sha256:other"))
     with pytest.raises(RefusedError) as caught:
-        earlier(stack.application("2"), record("2", "1"), "", 1)
+        earlier(stack.application("2"), record("2", "1"), "", 1, "test")
     assert "1 was pushed anew: it was sha256:1, and is sha256:other" in caught.value.lines[0]
     assert caught.value.lines[1] == "there is none to go back to"
 
 
 def test_a_rollback_of_what_is_not_deployed(stack: FakeStack) -> None:
     with pytest.raises(RefusedError, match="is not deployed"):
-        earlier(stack.application("2"), None, "", 1)
+        earlier(stack.application("2"), None, "", 1, "test")
 
 
 def test_a_good_release_on_one_screen() -> None:
@@ -277,7 +281,7 @@ def test_what_tidy_scales_down(stack: FakeStack, ran: Record | None, *, at_once:
 def test_tidy_leaves_a_project_alone_whose_last_release_was_cut_off(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     warm = Slot(release=Release(tag="1", digest="sha256:1"), revision="r1")
     stack.record = record("2", "1").model_copy(update={"slots": {**record("2").slots, "blue": warm}})
     stack.deployments = [deployment("3"), named(deployment("1"), "-blue")]
@@ -291,7 +295,7 @@ def test_tidy_leaves_a_project_alone_whose_last_release_was_cut_off(
 @pytest.fixture
 def warm(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
     """A stack whose project has a colour that is past its time."""
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     stack.record = colours(datetime.now(UTC) - timedelta(hours=2))
     stack.deployments = [named(deployment("2"), "-green"), named(deployment("1"), "-blue")]
     stack.order({"events": [BEGUN, STEP]})
@@ -350,7 +354,7 @@ def canary_stack(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack
     """A stack whose one project is released with a canary; the registry has every image."""
     (stack.program.folder / "projects" / f"{PROJECT}.yaml").write_text(CANARY_PROJECT)
     monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:2"))
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     stack.order({"events": [BEGUN, STEP]})
     return stack
 
@@ -360,7 +364,7 @@ def run(stack: FakeStack, *words: str) -> Result:
 
 
 def test_status_tells_what_was_changed_by_hand(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     component = f"urn:pulumi:test::p::package-platform:index:PackageApp::{PROJECT}"
     (live,) = stack.deployments
     applied = {
@@ -440,7 +444,7 @@ def test_a_canary_of_a_project_with_another_strategy(stack: FakeStack) -> None:
 
 
 def test_the_pods_of_a_stateful_set_are_those_of_its_project(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     stack.order({"output": "[]"})
     stack.save({"resources": []})
     file = stack.folder / "program" / "projects" / f"{PROJECT}.yaml"
@@ -474,7 +478,7 @@ def test_a_canary_that_the_stack_file_does_not_know_of_is_told(canary_stack: Fak
 @pytest.fixture
 def shared(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
     """A stack that is deployed, and shares its environment's project files with another one."""
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(stack))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
     stack.order({"output": "[]"})
     stack.save({"resources": []})
     return stack

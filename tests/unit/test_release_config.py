@@ -1,6 +1,5 @@
 """The command with configuration: which commit a release reads, takes back, and refuses."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from typer.testing import CliRunner, Result
 import release.commands
 from model.release import ConfigRef, Record, Release, Slot
 from registry import Registry
-from release.cluster import Cluster
 from release.command_line import app
 from release.errors import REFUSED, RefusedError
 from tests.unit.config_checkout import Checkout
@@ -46,19 +44,10 @@ def stack(tmp_path: Path, checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -
         return f"sha256:{asked[-1]}"
 
     monkeypatch.setattr(Registry, "digest", digest)
-    monkeypatch.setattr(release.commands.Session, "cluster", connected(fake))
+    monkeypatch.setattr(release.commands.Session, "cluster", fake.connected)
     fake.order({"events": [BEGUN, STEP]})
     fake.record = ran(made("1", commits(checkout)[0], "two"), made("1", commits(checkout)[1], "one"))
     return fake
-
-
-def connected(stack: FakeStack) -> Callable[..., Cluster]:
-    """Return a method that connects to the stack's cluster, each time anew."""
-
-    def method(*_: object) -> Cluster:
-        return stack.cluster
-
-    return method
 
 
 def commits(checkout: Checkout) -> list[str]:

@@ -311,7 +311,7 @@ def test_what_is_no_number_is_refused(read: Callable[[str], object], text: str) 
 def test_steps_and_a_weight_contradict_each_other(stack: FakeStack) -> None:
     result = run(stack, "--weight=10")
     assert result.exit_code == REFUSED
-    assert "leave out --weight" in result.output
+    assert "--weight: not beside --steps" in result.output
 
 
 def noting(stack: FakeStack, traffic: Traffic) -> None:
