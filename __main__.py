@@ -16,7 +16,7 @@ from manifests.secrets import pull_secret
 from model.ack import AckSettings
 from model.problems import SettingsError
 from model.stack import Application, Stack
-from rollout import stateful_rollout
+from rollout import slot_rollout
 from settings import load_stack, read_connection, read_outputs
 from smoke import Ask, asks_cluster, check
 
@@ -43,7 +43,7 @@ def declare(
 ) -> PackageApp | FrontendApp:
     """Declare one project's component."""
     environment, now = stack.environment, datetime.now(UTC).isoformat(timespec="seconds")
-    asks = check(environment, ask), stateful_rollout(environment, ask)
+    asks = check(environment, ask), slot_rollout(environment, ask)
     if application.project.kind == "backend":
         return PackageApp(application.gitea_name, PackageAppArgs(application, environment, now, *asks), opts)
     return FrontendApp(application.gitea_name, FrontendAppArgs(application, environment, now, *asks), opts)

@@ -1,7 +1,9 @@
-"""Waiting for a StatefulSet: Pulumi's own wait can end at once.
+"""Waiting for pods where Pulumi's own wait does not do.
 
-Neither provider 2.0.0 nor 4.x looks at ``status.observedGeneration``: what Kubernetes told of the release before counts
-as the new one's success (``provider/pkg/await/statefulset.go`` of pulumi-kubernetes).
+For a StatefulSet it can end at once. Neither provider 2.0.0 nor 4.x looks at ``status.observedGeneration``: what
+Kubernetes told of the release before counts as the new one's success (``provider/pkg/await/statefulset.go`` of
+pulumi-kubernetes). A colour that is gone back to is as it was declared, so there is nothing to wait for: whether its
+pods are still there, nobody has looked.
 """
 
 from __future__ import annotations
@@ -15,30 +17,34 @@ from http import HTTPStatus
 import pulumi
 
 from model.environment import Environment
+from model.names import SlotName, slot_name
+from model.rollout import missing_pods
 from model.stack import Application
-from model.storage import rollout_state
 from smoke import Ask, connect
 
 _PAUSE_SECONDS = 0.5
 
 
 class RolloutError(pulumi.RunError):
-    """The pods of a StatefulSet did not become ready, so nothing is recorded."""
+    """Pods did not become ready, so they get no traffic and nothing is recorded."""
 
 
-def stateful_rollout(environment: Environment, ask: Ask | None = None) -> Callable[[Application], Awaitable[None]]:
-    """Return what waits until all pods of a project's StatefulSet are of its release and ready.
+def slot_rollout(
+    environment: Environment, ask: Ask | None = None
+) -> Callable[[Application, SlotName], Awaitable[None]]:
+    """Return what waits until all pods of a project's slot are of its release and ready.
 
     Args:
         environment: Where the pods are.
         ask: Speaks to the API server; by default as the cluster's default provider would.
     """
 
-    async def wait(application: Application) -> None:
+    async def wait(application: Application, slot: SlotName) -> None:
         asking = ask or connect()
-        path = f"/apis/apps/v1/namespaces/{environment.namespace}/statefulsets/{application.name}"
         project = application.project
-        seconds = project.rollout.progress_deadline_seconds * max(1, project.replicas)
+        plural, name = "statefulsets" if project.stateful else "deployments", slot_name(application.name, slot)
+        path = f"/apis/apps/v1/namespaces/{environment.namespace}/{plural}/{name}"
+        seconds = project.turn_seconds * project.turns
         deadline = time.monotonic() + seconds
         while missing := await asyncio.to_thread(_missing, asking, path):
             if time.monotonic() > deadline:
@@ -52,6 +58,6 @@ def _missing(ask: Ask, path: str) -> str:
     """Return what is not as it is to be, empty when all is."""
     try:
         status, text = ask(path)
-        return rollout_state(json.loads(text)) if status == HTTPStatus.OK else f"the API server answers {status}"
+        return missing_pods(json.loads(text)) if status == HTTPStatus.OK else f"the API server answers {status}"
     except (OSError, ValueError) as error:
         return f"the API server gives no answer: {error}"

@@ -42,6 +42,10 @@ _TYPES: dict[type[pulumi.CustomResource], tuple[str, str]] = {
 # By the class' own name: its module is imported only by a project that needs it, as that takes 0.1 s.
 _RARE_TYPES = {"Job": ("batch/v1", "Job"), "StorageClass": ("storage.k8s.io/v1", "StorageClass")}
 _ENVELOPE = {"apiVersion", "kind"}
+NOTES = ["metadata.labels", "metadata.annotations"]
+"""To be ignored where an object is left as it is. Never ``metadata`` as a whole: provider 4.x sends what is live of an
+ignored path, and the API server refuses a patch with ``managedFields`` (``handleSSAIgnoreFields`` in
+``provider/pkg/await/await.go`` of pulumi-kubernetes)."""
 
 
 def apply(kind: type[Resource], name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> Resource:

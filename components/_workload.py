@@ -13,25 +13,27 @@ from pulumi_kubernetes.core.v1 import ConfigMap, Secret, Service, ServiceAccount
 from pulumi_kubernetes.networking.v1 import Ingress
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
-from components._apply import apply
+from components._apply import NOTES, apply
 from components.storage import Storage, StorageArgs
 from manifests import Manifest
 from manifests.storage import classes, growing
 from manifests.workload import SlotWorkload, Workload
 from model.environment import Environment
-from model.names import Kind
+from model.names import Kind, SlotName, slot_name
 from model.plan import Plan, SlotPlan
 from model.release import RECORD_ANNOTATION, parse_record
 from model.stack import Application
 
 _AWAIT_MARGIN_SECONDS = 60
+_DELETE_SECONDS = 600
+"""Pulumi's own default; a deletion waits until the pods are gone."""
 
-
+_COMPONENT_TYPES = ("package-platform:index:PackageApp", "package-platform:index:FrontendApp")
 Check = Callable[[Application, SlotPlan], None]
-Wait = Callable[[Application], Awaitable[None]]
+Wait = Callable[[Application, SlotName], Awaitable[None]]
 _DependsOn = Sequence[pulumi.Resource] | pulumi.Output[Sequence[pulumi.Resource]]
 _UNTOUCHED = [
-    "metadata",
+    *NOTES,
     "spec.minReadySeconds",
     "spec.progressDeadlineSeconds",
     "spec.revisionHistoryLimit",
@@ -52,7 +54,8 @@ class WorkloadArgs:
         now: The time (RFC 3339), recorded when another release goes live.
         check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
             what it raises stops the release there. None asks nothing.
-        wait: Waits until all pods of a project's StatefulSet are ready, as Pulumi's own wait for one can end at once.
+        wait: Waits until all pods of the slot that is to get the traffic are ready, where Pulumi's own wait does not
+            do: for a StatefulSet, and for a slot that is as it was. None trusts that they are.
     """
 
     application: Application
@@ -109,7 +112,9 @@ class WorkloadComponent(pulumi.ComponentResource):
         Raises:
             ValueError: If the project is of another kind or has no image.
         """
-        super().__init__(self.component_type, name, {}, opts)
+        super().__init__(
+            self.component_type, name, {}, pulumi.ResourceOptions.merge(opts, _formerly(self.component_type))
+        )
         kind = args.application.project.kind
         if kind != self.kind:
             raise ValueError(f"{name} is a {kind}, which is no {type(self).__name__}")
@@ -186,7 +191,7 @@ class WorkloadComponent(pulumi.ComponentResource):
             parent=self,
             depends_on=first,
             custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
-            ignore_changes=["metadata", "spec"],
+            ignore_changes=[*NOTES, "spec"],
         )
         return [apply(Job, declared.named(job), job, options)]
 
@@ -207,9 +212,10 @@ class WorkloadComponent(pulumi.ComponentResource):
         self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
     ) -> pulumi.ResourceOptions:
         project, plan = declared.args.application.project, slot.plan
-        # A StatefulSet has no deadline of its own, and replaces one pod after the other.
-        turns = slot.deployment["spec"]["replicas"] if slot.deployment["kind"] == "StatefulSet" else 1
-        seconds = project.rollout.progress_deadline_seconds * max(1, turns) + _AWAIT_MARGIN_SECONDS
+        # The deadline of a Deployment begins anew with each pod that is ready, Pulumi's does not.
+        seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
+        leaving = project.shutdown.pre_stop_seconds + project.shutdown.drain_seconds
+        deleting = max(_DELETE_SECONDS, leaving + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
         if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
@@ -218,7 +224,7 @@ class WorkloadComponent(pulumi.ComponentResource):
             parent=self,
             depends_on=first,
             # Longer than the Deployment's own deadline, so that the message is Kubernetes' and not a bare time-out.
-            custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s", delete=f"{deleting}s"),
             ignore_changes=ignored or None,
         )
 
@@ -227,14 +233,15 @@ class WorkloadComponent(pulumi.ComponentResource):
     ) -> _DependsOn:
         """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
         args, plan = declared.args, declared.plan
-        wait = args.wait if isinstance(live, StatefulSet) else None
+        seen = slot_name(args.application.name, plan.live.name) in args.application.ready
+        wait = args.wait if isinstance(live, StatefulSet) or (plan.revives and not seen) else None
         check = args.check if plan.moves else None
         if pulumi.runtime.is_dry_run() or not (wait or check):
             return awaited
 
         async def checked(_: str) -> Sequence[pulumi.Resource]:
             if wait:
-                await wait(args.application)
+                await wait(args.application, plan.live.name)
             if check:
                 check(args.application, plan.live)
             return awaited
@@ -265,6 +272,12 @@ class WorkloadComponent(pulumi.ComponentResource):
         self.register_outputs(
             {"url": self.url, "serviceName": self.service_name, "tag": self.tag, "release": self.release}
         )
+
+
+def _formerly(component_type: str) -> pulumi.ResourceOptions:
+    """Return what lets a project change its kind: its objects are the same, under a component of another type."""
+    others = [each for each in _COMPONENT_TYPES if each != component_type]
+    return pulumi.ResourceOptions(aliases=[pulumi.Alias(type_=each) for each in others])
 
 
 def _view(annotation: str) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes.core.v1 import PersistentVolumeClaim
 
-from components._apply import apply
+from components._apply import NOTES, apply
 from manifests import Manifest
 from manifests.storage import kept_claims, shared_class
 from model.environment import Environment
@@ -58,7 +58,7 @@ class Storage(pulumi.ComponentResource):
             own = pulumi.ResourceOptions(protect=guarded, depends_on=classes)
             self.claims.append(_claim(name, each, pulumi.ResourceOptions.merge(options, own)))
         for each in args.kept:
-            own = pulumi.ResourceOptions(protect=True, ignore_changes=["metadata", "spec"])
+            own = pulumi.ResourceOptions(protect=True, ignore_changes=[*NOTES, "spec"])
             _claim(name, each, pulumi.ResourceOptions.merge(options, own))
         names = [str(each["metadata"]["name"]) for each in (*args.claims, *args.kept)]
         self.register_outputs({"claims": names})

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from manifests import Manifest, alb
-from manifests.labels import SKIP_AWAIT, annotations, labels
+from manifests.labels import SKIP_AWAIT, labels, object_annotations
 from model.environment import Environment
 from model.names import slot_service_name
 from model.plan import CanaryWish, Plan
@@ -129,7 +129,7 @@ def _ingress(
             "name": name,
             "namespace": environment.namespace,
             "labels": labels(application, environment.name),
-            "annotations": {**annotations(application), **own, **SKIP_AWAIT},
+            "annotations": {**object_annotations(application), **own, **SKIP_AWAIT},
         },
         "spec": {
             "ingressClassName": environment.ingress.class_name,

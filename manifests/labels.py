@@ -15,8 +15,9 @@ seconds and more to each change of a Service or Ingress, and with an old provide
 ServiceAccount, which Kubernetes has not made by itself since 1.24."""
 
 PATCH_FORCE = {"pulumi.com/patchForce": "true"}
-"""For Deployments with an autoscaler, which owns ``spec.replicas`` once it has scaled: where a release has to set that
-number, provider 4.x (server-side apply) would otherwise stop with a conflict of owners.
+"""What is declared counts, whoever else has set the field: an autoscaler that owns ``spec.replicas`` once it has
+scaled, or a person with ``kubectl scale`` or ``kubectl edit``. Provider 4.x (server-side apply) would otherwise stop
+with a conflict of owners, in the middle of a release and of putting back; older ones overwrite by themselves.
 
 https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
 """
@@ -44,5 +45,10 @@ def version_label(application: Application) -> dict[str, str]:
 
 
 def annotations(application: Application) -> dict[str, str]:
-    """Return the annotations of every object of a project."""
+    """Return the annotations of everything that belongs to a project, its pods too."""
     return {GITEA_PROJECT: application.gitea_name}
+
+
+def object_annotations(application: Application) -> dict[str, str]:
+    """Return the annotations of every object of a project that is declared."""
+    return {**annotations(application), **PATCH_FORCE}

@@ -5,7 +5,7 @@ It has no ``ttlSecondsAfterFinished``: it stays until the next one, as the stack
 """
 
 from manifests import Manifest
-from manifests.labels import annotations, labels, version_label
+from manifests.labels import annotations, labels, object_annotations, version_label
 from model.environment import Environment
 from model.migration import migrated
 from model.project import BackendProject, Migration
@@ -56,7 +56,7 @@ def migration_job(
             "name": note.job,
             "namespace": environment.namespace,
             "labels": own_labels,
-            "annotations": annotations(application),
+            "annotations": object_annotations(application),
         },
         "spec": {
             "backoffLimit": wanted.backoff_limit,

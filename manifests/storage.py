@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from manifests import Manifest
-from manifests.labels import SKIP_AWAIT, annotations, labels
+from manifests.labels import SKIP_AWAIT, annotations, labels, object_annotations
 from model.environment import Environment
 from model.fields import quantity_value
 from model.names import GITEA_PROJECT
@@ -33,7 +33,7 @@ def claims(application: Application, environment: Environment) -> tuple[Manifest
                 "namespace": environment.namespace,
                 "labels": labels(application, environment.name),
                 "annotations": {
-                    **annotations(application),
+                    **object_annotations(application),
                     VOLUME_ANNOTATION: each.name,
                     RECLAIM_ANNOTATION: each.reclaim,
                     # A class that binds with the first pod would have Pulumi wait for a pod that waits for the claim.

@@ -13,7 +13,7 @@ from typing import Any
 
 from manifests import Manifest, alb, asset_bridge, configuration, secrets, storage
 from manifests.ingress import canary_ingress, ingress
-from manifests.labels import PATCH_FORCE, SKIP_AWAIT, annotations, labels, selector, version_label
+from manifests.labels import SKIP_AWAIT, annotations, labels, object_annotations, selector, version_label
 from manifests.migration import migration_job, noted_migration
 from manifests.probes import probes
 from model.environment import Environment
@@ -232,15 +232,13 @@ def deployment(application: Application, environment: Environment, target: SlotP
         "spec": {
             "replicas": _replicas(application, target),
             "revisionHistoryLimit": _REVISIONS_KEPT,
-            "progressDeadlineSeconds": project.rollout.progress_deadline_seconds,
+            "progressDeadlineSeconds": project.turn_seconds,
             "minReadySeconds": _min_ready_seconds(project, environment),
             "strategy": _strategy(project),
             "selector": {"matchLabels": selector(application, target.name)},
             "template": template,
         },
     }
-    if project.autoscaling:
-        manifest["metadata"]["annotations"] |= PATCH_FORCE
     return storage.as_stateful_set(application, environment, manifest) if project.stateful else manifest
 
 
@@ -326,9 +324,12 @@ def _pod(
 
 
 def _tolerations(project: Project, environment: Environment) -> list[Manifest]:
-    """Return how long pods stay on a node that is lost: for seconds, a singleton for ever (docs/adr/0016)."""
+    """Return how long pods stay on a node that is lost: for seconds, a singleton for ever (docs/adr/0016).
+
+    The pods of a StatefulSet too: until the node is back, or somebody says that it is off, none may take their place.
+    """
     seconds = project.node_lost_seconds
-    if seconds is None and not project.singleton:
+    if seconds is None and not (project.singleton or project.stateful):
         seconds = environment.node_lost_seconds
     bounded: Manifest = {} if seconds is None else {"tolerationSeconds": seconds}
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", **bounded} for key in _LOST_NODE]
@@ -463,5 +464,5 @@ def _metadata(application: Application, environment: Environment, name: str, *, 
         "name": name,
         "namespace": environment.namespace,
         "labels": {**labels(application, environment.name), **(version_label(application) if version else {})},
-        "annotations": annotations(application),
+        "annotations": object_annotations(application),
     }

@@ -68,6 +68,9 @@ class Plan(Frozen):
     """What is written by the request that moves the traffic."""
     moves: bool
     """Whether another release gets the traffic."""
+    revives: bool = False
+    """Whether the slot that gets the traffic is one that had it before, and is as it was: nothing changes its pods, so
+    nothing but a look tells whether they are there."""
     entry_first: bool = False
     """Behind weights: whether the Ingress comes before the pods, as there was none that knew all slots. Pods that wait
     to be known to a load balancer would otherwise wait for ever."""
@@ -136,10 +139,12 @@ def _planned(  # noqa: PLR0913, PLR0917 - as for `plan`
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
+    warm = record.slots.get(target) if record and record.live != target else None
     return Plan(
         slots=slots,
         record=_recorded(record, target, contents, now),
         moves=record is None or record.live != target or record.release != wanted.slot.release,
+        revives=warm is not None and _is_same(warm, wanted.slot),
     )
 
 

@@ -174,7 +174,9 @@ class Rollout(Frozen):
     min_ready_seconds: Seconds = 2
     """Seconds that a new pod must have been ready before an old one goes."""
     progress_deadline_seconds: Annotated[int, Field(ge=11, le=3600)] = 300
-    """Seconds without progress after which a release counts as failed. Behind ALB a new pod is watched for 10 s."""
+    """Seconds without progress after which a release counts as failed. Behind ALB a new pod is watched for 10 s. Where
+    a pod has to be gone before its successor starts (``singleton``, volumes per pod), the time that it may take to
+    leave is added."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -285,9 +287,28 @@ class ProjectBase(Frozen):
     node_lost_seconds: Seconds | None = None
     """Seconds that its pods stay on a node that Kubernetes takes for lost, before they are replaced elsewhere. By
     default the environment's; a ``singleton`` stays until somebody says that the node is off, for a node that is only
-    cut off goes on running its pods."""
+    cut off goes on running its pods. So do pods with volumes of their own, which nothing may replace until then."""
     run_as_user: Annotated[int, Field(ge=1, le=_LARGEST_USER)] | None = None
     """Numeric user id, needed only where the image names its user by a word; never root."""
+
+    @property
+    def turn_seconds(self) -> int:
+        """Longest that one turn of a rollout may take, until a pod more is ready.
+
+        Where a pod must be gone before its successor starts, the deadline runs while it leaves.
+        """
+        leaving = self.shutdown.pre_stop_seconds + self.shutdown.drain_seconds
+        return self.rollout.progress_deadline_seconds + (leaving if self.singleton or self.stateful else 0)
+
+    @property
+    def turns(self) -> int:
+        """The most turns that a rollout may take: so many pods start one group after the other."""
+        pods = max(1, self.replicas, self.autoscaling.max_replicas if self.autoscaling else 0)
+        if self.stateful:
+            return pods
+        # Kubernetes rounds up; nothing that serves may be missing meanwhile.
+        together = max(1, -(-pods * self.rollout.max_surge // 100))
+        return -(-pods // together)
 
     @property
     def stateful(self) -> bool:

@@ -150,6 +150,9 @@ class Instruction(Frozen):
     """Names of the project's Jobs that are in the cluster and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
     """Name of each of the project's Deployments → the pods that it wants; what an autoscaler has made of it."""
+    ready: tuple[str, ...] = ()
+    """Names of the project's Deployments that have all their pods, as the caller has just seen it: they can take the
+    traffic at once. Of others the program asks before it moves."""
     digests: Mapping[str, str] = Field(default_factory=dict)
     """Key of the stack file that names a tag, ``tags`` or ``canaries`` → ``sha256:…`` of the project's image, as the
     caller checked it or the record has it; the registry is not asked again."""

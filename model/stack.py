@@ -149,6 +149,8 @@ class Application(Frozen):
     """Names of Jobs of the stack that are there and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
     """Name of a Deployment → the pods that it wants, as far as known."""
+    ready: tuple[str, ...] = ()
+    """Names of Deployments that have all their pods, as far as known."""
     claims: tuple[Claim, ...] = ()
     """The volumes that it has, as far as known."""
     kept: bool = False
@@ -187,7 +189,8 @@ class Application(Frozen):
         found: dict[str, Image] = {}
         if not self.kept and not self.image.digest:
             found["tags"] = self.image
-        if self.canary and not self.canary_digest:
+        # What is put back or ended has the canary that is recorded.
+        if self.canary and not self.canary_digest and self.action == "release":
             found["canaries"] = self.image.model_copy(update={"tag": self.canary.tag, "digest": None})
         return found
 
@@ -393,6 +396,8 @@ class InCluster(Frozen):
     """Names of Jobs that are there and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
     """Name of a Deployment → the pods that it wants."""
+    ready: tuple[str, ...] = ()
+    """Names of Deployments that have all their pods."""
 
 
 NOTHING_KNOWN = InCluster()
@@ -412,7 +417,7 @@ def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster
     """
 
     def remembered(application: Application) -> Application:
-        known = {"failed_jobs": cluster.failed_jobs, "pods": cluster.pods}
+        known = {"failed_jobs": cluster.failed_jobs, "pods": cluster.pods, "ready": cluster.ready}
         application = application.model_copy(update=known)
         record = records.get(application.name)
         if record is None:
@@ -519,7 +524,7 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     )
     # What is named explicitly is leave enough to go back.
     part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
-    known = InCluster(failed_jobs=instruction.failed_jobs, pods=instruction.pods)
+    known = InCluster(failed_jobs=instruction.failed_jobs, pods=instruction.pods, ready=instruction.ready)
     return with_records(stack.model_copy(update=part), instruction.records, known)
 
 

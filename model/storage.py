@@ -363,21 +363,6 @@ def _growth_problem(volume: Volume, claim: Claim, facts: ClassFacts | None) -> s
     return ""
 
 
-def rollout_state(stateful_set: Mapping[str, object]) -> str:
-    """Return what a StatefulSet, as the API tells it, still lacks of what it is to be; empty when all pods are ready.
-
-    The rule of ``kubectl rollout status``, and pods ready for ``minReadySeconds``.
-    """
-    metadata, spec, status = (plain_mapping(stateful_set.get(key)) or {} for key in ("metadata", "spec", "status"))
-    wanted = int(spec.get("replicas", 1))
-    if int(status.get("observedGeneration", 0)) < int(metadata.get("generation", 0)):
-        return "the cluster has not begun with its pods"
-    updated, available = int(status.get("updatedReplicas", 0)), int(status.get("availableReplicas", 0))
-    if status.get("updateRevision") != status.get("currentRevision") or available < wanted:
-        return f"{min(updated, available)} of {wanted} pods are ready"
-    return ""
-
-
 def claims_of(resources: Mapping[str, object]) -> tuple[Claim, ...]:
     """Return the claims of projects that a stack's resources hold, those of StatefulSets included.
 

@@ -17,6 +17,7 @@ from math import inf
 from typing import Any, Literal
 
 from model.release import Instruction, Record, Release
+from model.rollout import missing_pods
 from model.stack import Application, Image
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
@@ -212,7 +213,7 @@ class Changer:
     ) -> Attempt:
         before, chosen = records.get(application.name), application.release
         reading = self._reading(application, before, there)
-        command = self._command(application, wish, records, reading)
+        command = self._command(application, wish, records, reading, there)
         watched = wish.watched or (application.image.reference if application.image else "")
         moving = wish.action == "release" and migrates(application)
         known = known_uids(self._cluster, application.name) if moving else frozenset[str]()
@@ -234,7 +235,12 @@ class Changer:
         return deploys(application.gitea_name, release, self._program.stack)
 
     def _command(
-        self, application: Application, wish: Wish, records: dict[str, Record], reading: Sequence[str]
+        self,
+        application: Application,
+        wish: Wish,
+        records: dict[str, Record],
+        reading: Sequence[str],
+        there: Sequence[Object],
     ) -> Command:
         image = application.image
         if image is None:
@@ -249,7 +255,8 @@ class Changer:
             records=mine,
             failed_jobs=failed,
             pods=pods,
-            digests=digests(image, wish.canary),
+            ready=complete(there),
+            digests=digests(image, wish.canary or recorded_canary(application, records.get(application.name))),
         )
         revisions = wanted_revisions(self._program, application)
         config = self._program.config_text({TAGS: tags, **revisions, **wish.config})
@@ -377,8 +384,9 @@ class Changer:
             if recorded and recorded.release not in (record.release, tried):
                 # The stack was free since the failed run was ended.
                 return [f"another run has released {recorded.release.tag} meanwhile, which is left as it is"]
-            command = self._command(old, Wish("restore"), {**records, old.name: record}, reading)
-            found = Found.of(self._deployments(old), self._cluster.pods(old.name))
+            remaining = self._deployments(old)
+            command = self._command(old, Wish("restore"), {**records, old.name: record}, reading, remaining)
+            found = Found.of(remaining, self._cluster.pods(old.name))
             watched = Watched(old.name, image, recorded, stateful=old.project.stateful, found=found, left=self._left)
             again = self._watch(command, watched)
             if again.end == "locked":
@@ -479,6 +487,25 @@ class Changer:
 def wanted_pods(deployments: Sequence[Object]) -> dict[str, int]:
     """Return how many pods each Deployment wants: by its name. Pure."""
     return {name_of(each): int(inner(each, "spec").get("replicas", 1)) for each in deployments}
+
+
+def complete(deployments: Sequence[Object]) -> tuple[str, ...]:
+    """Return the names of those that have pods, and all of them. Pure."""
+    return tuple(
+        name_of(each) for each in deployments if inner(each, "spec").get("replicas", 1) and not missing_pods(each)
+    )
+
+
+def recorded_canary(application: Application, record: Record | None) -> Release | None:
+    """Return the canary that runs, if it is the one that is still wanted: what runs is not asked of the registry. Pure.
+
+    Args:
+        application: The project, with what the stack file says of a canary.
+        record: What it runs.
+    """
+    slot = record.slots.get("canary") if record else None
+    wanted = application.canary
+    return slot.release if slot and wanted and slot.release.tag == wanted.tag else None
 
 
 def digests(image: Image, canary: Release | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ import yaml
 
 from devcluster import deploy, process_tree
 from devcluster.images import TAGS
-from model.storage import rollout_state
+from model.rollout import missing_pods
 from settings import read_stack_file
 from tests.cluster.embedded import Cluster
 
@@ -272,7 +272,7 @@ def moving(items: Iterable[Mapping[str, Any]]) -> list[str]:
     done: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         "Pod": _has_ended_or_is_ready,
         "Deployment": _is_done,
-        "StatefulSet": lambda item: not rollout_state(item),
+        "StatefulSet": lambda item: not missing_pods(item),
     }
     return [
         item["metadata"]["name"]

@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -11,6 +11,7 @@ import pulumi
 import pytest
 from pulumi.runtime.config import set_all_config
 
+import rollout
 from registry import Registry
 from settings import PROGRAM, read_stack_file
 from tests.conftest import digest_of
@@ -92,6 +93,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
     monkeypatch.setattr(Registry, "digests", digests)
     monkeypatch.chdir(PROGRAM)
+
+    async def there(*_: object) -> None:
+        """All pods are ready."""
+
+    def slot_rollout(*_: object) -> Callable[..., Awaitable[None]]:
+        return there
+
+    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
 
     def run_program(
         stack: str,

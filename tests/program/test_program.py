@@ -2,12 +2,16 @@
 
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pulumi
 import pytest
 
+import rollout
+from model.names import SlotName
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
+from model.stack import Application
 from tests.conftest import STACKS
 from tests.program.conftest import Recording, Run
 
@@ -130,6 +134,29 @@ def test_nobody_goes_back_by_accident(run: Run) -> None:
         run("test", earlier=recorded(second), tags={"packet": old}, allowOlder="packet:another")
 
 
+def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it changes, so Pulumi waits for nothing: a node may have been lost since, or an image."""
+    asked: list[tuple[str, str]] = []
+
+    async def wait(application: Application, slot: SlotName) -> None:
+        asked.append((application.gitea_name, slot))
+        raise rollout.RolloutError("1 of 2 pods are ready")
+
+    def slot_rollout(*_: object) -> Callable[..., Awaitable[None]]:
+        return wait
+
+    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
+    first, old = run("test"), "2022-08-02-16-59"
+    second = run("test", earlier=recorded(first), tags={"packet": "2022-08-03-18-54"})
+    assert asked == [], "Pulumi itself waits for what it changes"
+    with pytest.raises(rollout.RolloutError, match="1 of 2 pods"):
+        run("test", earlier=recorded(second), tags={"packet": old}, allowOlder="packet")
+    assert asked == [("packet", "blue")]
+    instruction = Instruction(project="packet", records={"packet": record_of(second, "packet")}, ready=("packet-blue",))
+    monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
+    assert record_of(run("test", tags={"packet": old}), "packet").live == "blue", "the caller has just seen them"
+
+
 def record_of(recording: Recording, name: str) -> Record:
     (service,) = (each for each in recording.of("Service") if each.name == name)
     record = parse_record(service.inputs["metadata"]["annotations"][RECORD_ANNOTATION])
@@ -188,7 +215,9 @@ def test_a_second_run_declares_the_same(run: Run) -> None:
 def test_nothing_only_a_newer_provider_understands_is_asked(run: Run) -> None:
     for each in run("test").declared:
         asked = each.inputs.get("metadata", {}).get("annotations", {})
-        assert {key for key in asked if key.startswith("pulumi.com/")} <= {"pulumi.com/skipAwait"}
+        # The older one always does what `patchForce` asks for.
+        asks = {key for key in asked if key.startswith("pulumi.com/")}
+        assert asks <= {"pulumi.com/skipAwait", "pulumi.com/patchForce"}
         assert not each.type.endswith("Patch")
     assert run("test").of("kubernetes") == []
 

@@ -11,6 +11,7 @@ import rollout
 import settings
 from components import _apply, _workload
 from components import storage as component
+from model.names import SlotName
 from model.problems import Problem
 from model.release import INSTRUCTION_VARIABLE, Instruction, parse_record
 from model.stack import Application
@@ -126,7 +127,7 @@ def test_a_removed_volume_is_declared_as_it_is(stored: Stored, options: Options)
     recording = stored([], earlier=state(stored([DATA])))
     assert list(claims(recording)) == [f"{API}-data"]
     given = options[f"PersistentVolumeClaim {API}-data"]
-    assert (given.protect, given.ignore_changes) == (True, ["metadata", "spec"])
+    assert (given.protect, given.ignore_changes) == (True, ["metadata.labels", "metadata.annotations", "spec"])
     assert claims(stored([], earlier=state(stored([{**DATA, "reclaim": "delete"}])))) == {}
 
 
@@ -185,15 +186,16 @@ def waiting(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> 
     """Have the wait for StatefulSets end at once, with this error if there is one; return whom it was for."""
     waited: list[str] = []
 
-    async def wait(application: Application) -> None:
+    async def wait(application: Application, slot: SlotName) -> None:
+        assert slot == "main"
         waited.append(application.gitea_name)
         if error:
             raise error
 
-    def stateful_rollout(*_: object) -> Callable[[Application], Awaitable[None]]:
+    def slot_rollout(*_: object) -> Callable[[Application, SlotName], Awaitable[None]]:
         return wait
 
-    monkeypatch.setattr(rollout, "stateful_rollout", stateful_rollout)
+    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
     return waited
 
 

@@ -48,7 +48,7 @@ def test_the_pods_wait_for_the_migration_which_is_never_touched_again(options: d
     declare(ran("1"), migrate={"command": ["m"], "activeDeadlineSeconds": 120})
     ((name, (job, given)),) = [item for item in options.items() if isinstance(item[1][0], Job)]
     assert name.startswith("Job X-migrate-")
-    assert given.ignore_changes == ["metadata", "spec"]
+    assert given.ignore_changes == ["metadata.labels", "metadata.annotations", "spec"]
     assert given.custom_timeouts.create == "180s"
     (deployment,) = [each for each in options.values() if isinstance(each[0], Deployment)]
     assert job in deployment[1].depends_on

@@ -121,9 +121,10 @@ def test_a_release_reads_how_many_pods_there_are(
     assert call["instruction"].get("pods", {}) == told
 
 
-def test_a_release_may_set_the_number_that_the_autoscaler_owns() -> None:
-    annotations = [each.deployment["metadata"]["annotations"] for each in rendered(ran(("blue", "1")), {}).slots]
-    assert [each["pulumi.com/patchForce"] for each in annotations] == ["true"] * len(annotations)
-    assert annotations
-    alone = rendered(ran(("blue", "1")), {}, autoscaling=None)
-    assert all("pulumi.com/patchForce" not in each.deployment["metadata"]["annotations"] for each in alone.slots)
+def test_a_release_sets_what_it_declares_whoever_owns_it() -> None:
+    """An autoscaler, a person with `kubectl scale`: provider 4.x would stop with a conflict."""
+    objects = rendered(ran(("blue", "1")), {}).manifests()
+    assert {each["metadata"]["annotations"].get("pulumi.com/patchForce") for each in objects} == {"true"}
+    templates = [each["spec"]["template"] for each in objects if each["kind"] == "Deployment"]
+    assert templates
+    assert all("pulumi.com/patchForce" not in each["metadata"]["annotations"] for each in templates), "other pods"

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import rollout
+from model.names import SlotName
 from model.project import BackendProject, Rollout
+from model.rollout import missing_pods
 from model.stack import Application
-from model.storage import rollout_state
+from model.storage import Volume
 from tests.unit.test_smoke import ENVIRONMENT
 
 DONE: dict[str, Any] = {
@@ -26,7 +28,12 @@ def stateful_set(**status: Any) -> dict[str, Any]:
     return {"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": {**DONE, **status}}
 
 
-def run(*answers: tuple[int, str] | OSError, replicas: int = 2, seconds: int = 300) -> list[str]:
+def deployment(**status: int) -> dict[str, Any]:
+    done = {"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 3}
+    return {**stateful_set(), "kind": "Deployment", "status": {**done, **status}}
+
+
+def run(*answers: tuple[int, str] | OSError, stateful: bool = True, replicas: int = 2, seconds: int = 300) -> list[str]:
     """Return what was asked until the wait ended."""
     asked: list[str] = []
     left = list(answers)
@@ -40,17 +47,20 @@ def run(*answers: tuple[int, str] | OSError, replicas: int = 2, seconds: int = 3
 
     # Not checked, as no project file may say 0 seconds.
     pace = Rollout.model_construct(progress_deadline_seconds=seconds)
-    project = BackendProject(kind="backend", replicas=replicas).model_copy(update={"rollout": pace})
+    changed = {"rollout": pace, "storage": (Volume(name="data", mount="/data", size="1Gi", per_pod=True),)}
+    project = BackendProject(kind="backend", replicas=replicas).model_copy(
+        update=changed if stateful else {"rollout": pace}
+    )
     application = Application.model_construct(gitea_name="Some.Api", project=project)
     # A loop of its own: `asyncio.run` would leave the thread without the one that Pulumi uses in other tests.
     loop = asyncio.new_event_loop()
     with contextlib.closing(loop):
-        loop.run_until_complete(wait(ask, application))
+        loop.run_until_complete(wait(ask, application, "main" if stateful else "green"))
     return asked
 
 
-async def wait(ask: Any, application: Application) -> None:
-    await rollout.stateful_rollout(ENVIRONMENT, ask)(application)
+async def wait(ask: Any, application: Application, slot: SlotName) -> None:
+    await rollout.slot_rollout(ENVIRONMENT, ask)(application, slot)
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +78,30 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_all_pods_must_be_new_and_ready(status: dict[str, Any], said: str) -> None:
-    assert rollout_state(stateful_set(**status)) == said
+    assert missing_pods(stateful_set(**status)) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({}, ""),
+        ({"observedGeneration": 1}, "the cluster has not begun with its pods"),
+        ({"updatedReplicas": 1}, "1 of 2 pods are ready"),
+        ({"availableReplicas": 0}, "0 of 2 pods are ready"),
+    ],
+)
+def test_all_pods_of_a_deployment_must_be_there(status: dict[str, int], said: str) -> None:
+    assert missing_pods(deployment(**status)) == said
+
+
+def test_a_colour_is_asked_for_by_its_own_name() -> None:
+    gone, there = (200, json.dumps(deployment(availableReplicas=1))), (200, json.dumps(deployment()))
+    assert run(gone, there, stateful=False) == ["/apis/apps/v1/namespaces/n/deployments/some-api-green"] * 2
 
 
 def test_a_stateful_set_that_was_just_made_has_not_begun() -> None:
     made = {"metadata": {"generation": 1}, "spec": {"replicas": 2}}
-    assert rollout_state(made) == "the cluster has not begun with its pods"
+    assert missing_pods(made) == "the cluster has not begun with its pods"
 
 
 def test_it_is_asked_until_the_pods_are_ready() -> None:
