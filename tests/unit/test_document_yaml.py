@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import jsonschema
 import pytest
 
 from model.fields import plain_mapping
-from model.project import parse_project, project_schema
-from model.stack import NAMESPACE, stack_schema
+from model.project import parse_project
+from model.stack import NAMESPACE
 from model.yaml_text import parse_yaml
 
-PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("*.md"))
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted((DOCS / "how-to").glob("*.md"))
 BLOCK = re.compile(r"^ *```yaml\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 OTHER = {"allowedUnsafeSysctls"}
 """Begins what is neither: the kubelet's configuration."""
@@ -32,13 +34,17 @@ def blocks() -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, content
 
 
-def partial(schema: Any) -> Any:
+def schema(name: str) -> dict[str, Any]:
+    return json.loads((DOCS / "schema" / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def partial(part: Any) -> Any:
     """Return a schema without what it requires: a page shows the part of a stack file that it is about."""
-    if isinstance(schema, list):
-        return [partial(each) for each in cast("list[Any]", schema)]
-    fields = plain_mapping(schema)
+    if isinstance(part, list):
+        return [partial(each) for each in cast("list[Any]", part)]
+    fields = plain_mapping(part)
     if fields is None:
-        return schema
+        return part
     return {key: partial(value) for key, value in fields.items() if key != "required"}
 
 
@@ -51,13 +57,13 @@ STACKS = [
 @pytest.mark.parametrize("name", STACKS)
 def test_stack_files_fit_their_schema(name: str) -> None:
     assert set(BLOCKS[name]) == {"config"}
-    jsonschema.validate(BLOCKS[name], partial(stack_schema()))
+    jsonschema.validate(BLOCKS[name], partial(schema("stack")))
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name not in STACKS and not OTHER & set(BLOCKS[name])])
 def test_project_files_fit_their_schema_and_are_taken(name: str) -> None:
     whole = {"kind": "backend", **BLOCKS[name]}
-    jsonschema.validate(whole, project_schema())
+    jsonschema.validate(whole, schema("project"))
     parse_project(name, whole, "test")
 
 
