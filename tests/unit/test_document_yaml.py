@@ -20,8 +20,8 @@ from model.yaml_text import parse_yaml
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted((DOCS / "how-to").glob("*.md"))
 BLOCK = re.compile(r"^ *```yaml\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
-OTHER = {"allowedUnsafeSysctls"}
-"""Begins what is neither: the kubelet's configuration."""
+OTHER = {"allowedUnsafeSysctls", "job_name"}
+"""Begins what is neither: the configurations of the kubelet and of Prometheus."""
 
 
 def blocks() -> Iterator[tuple[str, dict[str, Any]]]:
