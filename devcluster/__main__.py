@@ -21,7 +21,8 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 ROOT = Path(__file__).resolve().parent.parent
 
-HELP = """A real Kubernetes cluster of three "VMs" on this Linux machine, for development and tests. Needs root.
+EXIT_CODES = "Exit codes: 0 fine, 1 something failed, 2 refused or wrong usage (nothing was changed)."
+HELP = f"""A real Kubernetes cluster of three "VMs" on this Linux machine, for development and tests. Needs root.
 
 Examples:
 
@@ -34,13 +35,21 @@ Examples:
   python -m devcluster down                   everything off, disks kept; `up` resumes
   python -m devcluster down --wipe            everything gone
 
-Exit codes: 0 fine, 1 something failed, 2 refused or wrong usage (nothing was changed).
+{EXIT_CODES}
 """
+
+
+def _ends(*examples: str, codes: str = EXIT_CODES) -> str:
+    """Return what a command's help ends with."""
+    lines = "".join(f"\n  python -m devcluster {example}" for example in examples)
+    return f"\b\nExamples:{lines}\n\n{codes}"
+
 
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-PASS_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+PASS_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+"""For a command whose further words are another program's, its options among them."""
 
 
 @app.callback()
@@ -55,7 +64,7 @@ def select_instance(
     context.obj = Instance(instance_id, ROOT)
 
 
-@app.command()
+@app.command(epilog=_ends("up", "up --bare"))
 def up(
     context: typer.Context,
     *,
@@ -76,7 +85,7 @@ def up(
     print(f"next           . {_env_file(instance)}")
 
 
-@app.command()
+@app.command(epilog=_ends("down", "down --wipe"))
 def down(
     context: typer.Context,
     *,
@@ -88,7 +97,7 @@ def down(
     print(f"instance {instance.id} is down" + (", its state is removed" if wipe else ""))
 
 
-@app.command()
+@app.command(epilog=_ends("status --json"))
 def status(
     context: typer.Context,
     *,
@@ -105,29 +114,35 @@ def status(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("node-down")
+@app.command("node-down", epilog=_ends("node-down n2"))
 def node_down(context: typer.Context, node: str) -> None:
     """Cut the power of NODE (n1, n2 or n3): all its processes end at once."""
     was_on = cluster.node_down(_instance(context), node)
     print(f"{node} is off" if was_on else f"{node} was off already")
 
 
-@app.command("node-up")
+@app.command("node-up", epilog=_ends("node-up n2"))
 def node_up(context: typer.Context, node: str) -> None:
     """Switch NODE (n1, n2 or n3) on again; it joins by itself within seconds."""
     was_off = cluster.node_up(_instance(context), node)
     print(f"{node} boots" if was_off else f"{node} is on already")
 
 
-@app.command("node-exec", context_settings=PASS_ON)
+@app.command(
+    "node-exec",
+    context_settings=PASS_ON,
+    epilog=_ends(
+        "node-exec n1 ip route", "node-exec n1", codes="Exit codes: the command's own; 2 there is no such node."
+    ),
+)
 def node_exec(context: typer.Context, node: str) -> None:
-    """Run a command inside NODE: node-exec n1 ip route."""
+    """Run a command inside NODE (n1, n2 or n3); a shell, when none is named."""
     instance = _instance(context)
     command = machine.enter_command(cluster.find_node(instance, node), context.args or ["bash"])
     os.execvp(command[0], command)  # noqa: S606 - becomes the command
 
 
-@app.command("deploy")
+@app.command("deploy", epilog=_ends("deploy", "deploy uat", "deploy test --existing"))
 def deploy_stack(
     context: typer.Context,
     stack: Annotated[str, typer.Argument(help="Name of the stack: test or uat.")] = "test",
@@ -150,13 +165,13 @@ def deploy_stack(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("demo")
+@app.command("demo", epilog=_ends("demo"))
 def run_demo(context: typer.Context) -> None:
     """Run the chain from `git push` to the cluster for real, and tell it; the cluster and the stack `test` are up."""
     demo.run(_instance(context), Progress())
 
 
-@app.command("kubectl", context_settings=PASS_ON)
+@app.command("kubectl", context_settings={**PASS_ON, "help_option_names": []})
 def run_kubectl(context: typer.Context) -> None:
     """Run kubectl against the cluster; everything after the word is kubectl's."""
     instance = _instance(context)
@@ -166,13 +181,13 @@ def run_kubectl(context: typer.Context) -> None:
     os.execv(command[0], command)  # noqa: S606 - becomes kubectl
 
 
-@app.command()
+@app.command(epilog=_ends("env > my-env"))
 def env(context: typer.Context) -> None:
     """Print the shell variables with which stock commands work on the cluster."""
     print(environment.script(_instance(context)), end="")
 
 
-@app.command()
+@app.command(epilog=_ends("facts --json"))
 def facts(
     context: typer.Context,
     *,

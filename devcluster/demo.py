@@ -1,7 +1,7 @@
 """`python -m devcluster demo`: the chain from `git push` to the cluster, run for real and told step by step.
 
 Gitea, its webhooks, the pipeline's commands, the registry and the cluster are real; a small job runner stands where
-Jenkins stands. The demo has a stack `demo` of its own beside `test`, with its own namespace.
+Jenkins stands. The demo's stack is called `test` as well, in a state and a namespace of its own.
 """
 
 import json

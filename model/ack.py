@@ -123,8 +123,12 @@ class Taint(Frozen):
     """Keeps pods away that do not tolerate it."""
 
     key: LabelKey
+    """The taint's name, as a pod's toleration has it."""
     value: LabelValue = ""
+    """Its value; empty for a taint that is told by its name alone."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+    """``NoSchedule``: no new pod comes without a toleration; ``PreferNoSchedule``: only where no other node has room;
+    ``NoExecute``: pods that are there leave, too."""
 
 
 class NodePool(Frozen):

@@ -12,9 +12,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretBytes, model_validator
+from pydantic import BeforeValidator, Field, SecretBytes, model_validator
 
 from model.dotenv import parse_dotenv
 from model.fields import ConfigPath, ContainerPath, Frozen, plain_mapping
@@ -47,15 +47,18 @@ class ConfigFile(Frozen):
     """Where it is in the container: this one file, beside what the image has in that folder. By default it is in
     ``mount``."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, data: Any) -> Any:
-        return {"file": data} if isinstance(data, str) else data
-
     @property
     def key(self) -> str:
         """Its key in a ConfigMap, which can't have a ``/``."""
         return self.file.replace("/", ".")
+
+
+def _as_file(value: object) -> object:
+    """Return the long form."""
+    return {"file": value} if isinstance(value, str) else value
+
+
+_Entry = Annotated[ConfigFile, BeforeValidator(_as_file, json_schema_input_type=ConfigFile | ConfigPath)]
 
 
 class Configuration(Frozen):
@@ -63,11 +66,11 @@ class Configuration(Frozen):
 
     mount: ContainerPath | None = None
     """Folder in the container with the ``files`` that name no ``path``; it hides what the image has there."""
-    files: tuple[ConfigFile, ...] = ()
+    files: tuple[_Entry, ...] = ()
     """The files: ``appsettings.json``, or ``{file: env.js, path: /usr/share/nginx/html/env.js}``."""
     env: ConfigPath | None = None
     """A file of lines ``NAME=value`` that become environment variables: ``.env``."""
-    secret_files: tuple[ConfigFile, ...] = ()
+    secret_files: tuple[_Entry, ...] = ()
     """Files that are encrypted in the repository with sops; they go where ``files`` go, by way of a Secret."""
     secret_env: ConfigPath | None = None
     """As ``env``, encrypted with sops: ``secrets.env``."""

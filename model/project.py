@@ -209,7 +209,7 @@ class BlueGreen(Frozen):
     warm_for: Annotated[int, Field(ge=0, le=7 * 24 * 3600)] = 3600
     """Seconds that the old pods stay at least; ``release tidy`` scales down what is past it."""
     smoke: tuple[SmokeCheck, ...] = ()
-    """Asked of the new pods before the traffic moves; one wrong answer stops the release."""
+    """Asked of the new pods before the traffic moves; what is answered wrong for 15 s stops the release."""
 
 
 class Canary(Frozen):

@@ -77,7 +77,7 @@ class StackConfig(Frozen):
     environment: Environment
     """Where the projects run."""
     tags: Mapping[str, Tag] = Field(default_factory=dict)
-    """Gitea project → image tag. A project without one is declared but not deployed."""
+    """Gitea project → image tag. A project without one keeps what it runs; one that never ran is not deployed."""
     canaries: Mapping[str, CanaryWish] = Field(default_factory=dict)
     """Gitea project → a second release that gets a part of its traffic; for projects with ``strategy: canary``."""
     allow_older: tuple[str, ...] | str = ()

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pipeline import access, build, checkout, configuration, deploy, harbor, jobs, notify, push, webhooks
-from pipeline.errors import EXIT_CODES, PipelineError
+from pipeline.errors import RELEASE_EXIT_CODES, PipelineError
 
 INTERRUPTED = 130
 HELP = f"""The stages of a project's Jenkins job, each by itself, and what sets the servers up.
@@ -23,7 +23,7 @@ Examples:
   python -m pipeline jobs apply --jenkins https://jenkins.example.com --dry-run
 
 \b
-{EXIT_CODES}
+{RELEASE_EXIT_CODES}
 """
 
 app = typer.Typer(

@@ -18,15 +18,18 @@ from pydantic import TypeAdapter, ValidationError
 from model.fields import DnsLabel, plain_mapping
 from model.names import all_names, kubernetes_name
 from pipeline.arguments import HERE, Cwd, SettingsFile, Stack
-from pipeline.errors import RefusedError
+from pipeline.errors import EXIT_CODES, RefusedError
 from pipeline.settings import Program
 
-HELP = """Print a ServiceAccount, Role and RoleBinding for every project's job in a stack's namespace.
+HELP = f"""Print a ServiceAccount, Role and RoleBinding for every project's job in a stack's namespace.
 
 \b
 With them a job can change its own project's objects and no others. Nothing is asked and nothing is changed; an
 administrator of the cluster applies what is printed:
   python -m pipeline access -s uat | kubectl apply -f -
+
+\b
+{EXIT_CODES}
 """
 PREFIX = "release-"
 """Begins the account's name; the project's name in Kubernetes follows."""

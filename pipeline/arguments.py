@@ -15,7 +15,15 @@ Workspace = Annotated[
     typer.Option("--workspace", envvar="PIPELINE_WORKSPACE", help="Folder of this build; stages hand on through it."),
 ]
 Cwd = Annotated[
-    Path, typer.Option("--cwd", "-C", help="Folder with Pulumi.yaml, pipeline.yaml and projects/.", show_default=False)
+    Path,
+    typer.Option(
+        "--cwd",
+        "-C",
+        help="Folder with Pulumi.yaml, pipeline.yaml and projects/; by default the current one.",
+        file_okay=False,
+        exists=True,
+        show_default=False,
+    ),
 ]
 SettingsFile = Annotated[
     Path | None,
@@ -23,6 +31,7 @@ SettingsFile = Annotated[
         "--settings", envvar="PIPELINE_SETTINGS", help="Instead of pipeline.yaml in that folder.", show_default=False
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 Stack = Annotated[
     str, typer.Option("--stack", "-s", envvar="PACKAGE_PLATFORM_STACK", help="Stack: test, uat.", show_default=False)

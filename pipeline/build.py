@@ -19,23 +19,27 @@ from model.project import Project as ProjectFile
 from pipeline import image, keys, state
 from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
 from pipeline.checkout import SOURCE
-from pipeline.errors import PipelineError
+from pipeline.errors import EXIT_CODES, PipelineError
 from pipeline.git import Checkout
 from pipeline.settings import Program
 from pipeline.upload import RETRY_SECONDS, Repository
 
 IMAGE = "image"
 """Folder of the OCI image layout in the work folder."""
-HELP = """Build PROJECT's image from the checkout, as its file says under `build`.
+HELP = f"""Build PROJECT's image from the checkout, as its file says under `build`.
 
 \b
-By default `npm ci` and `npm run build` (front end) or `dotnet publish` (back end), or buildah where there is a
-Dockerfile. The commands see $PIPELINE_PROJECT, $PIPELINE_COMMIT, $PIPELINE_CONFIG_REVISION and $PIPELINE_IMAGE, and
-none of the pipeline's own secrets: no $DOCKER_CONFIG either, but what $PIPELINE_BUILD_DOCKER_CONFIG names.
+By default `npm ci` and `npm run build` (front end) or `dotnet publish` (back end); buildah where the file says
+`build.dockerfile`. The commands see $PIPELINE_PROJECT, $PIPELINE_COMMIT, $PIPELINE_CONFIG_REVISION and
+$PIPELINE_IMAGE, and none of the pipeline's own secrets: no $DOCKER_CONFIG either, but what
+$PIPELINE_BUILD_DOCKER_CONFIG names.
 
 \b
 Example:
   python -m pipeline build SJZY.Package.Api
+
+\b
+{EXIT_CODES}
 """
 
 

@@ -37,7 +37,7 @@ def configuration(url: str, jobs: Iterable[str], projects: Iterable[str], config
         url: Root of the server.
         jobs: Repositories whose webhooks start a job, the config repository among them.
         projects: Gitea projects, each of which has an account of its own in every environment.
-        config_repository: Whose job releases any project.
+        config_repository: Whose job releases any project, in the first environment alone.
     """
     names = list(jobs)
     return {
@@ -53,7 +53,7 @@ def configuration(url: str, jobs: Iterable[str], projects: Iterable[str], config
         },
         "credentials": {
             "system": {
-                "domainCredentials": [{"credentials": _credentials(names, [*projects, config_repository])}],
+                "domainCredentials": [{"credentials": _credentials(names, projects, config_repository)}],
             }
         },
     }
@@ -80,13 +80,14 @@ def _signed(name: str) -> Json:
     }
 
 
-def _credentials(repositories: list[str], accounts: list[str]) -> list[Json]:
+def _credentials(repositories: list[str], projects: Iterable[str], config_repository: str) -> list[Json]:
     webhooks = [
         _text(credential(name))
         for name in repositories
         for credential in (jenkins_xml.token_credential, jenkins_xml.secret_credential)
     ]
-    kubeconfigs = [_file(f"kubeconfig-{stack}-{name}") for stack in ENVIRONMENTS for name in accounts]
+    kubeconfigs = [_file(f"kubeconfig-{stack}-{name}") for name in projects for stack in ENVIRONMENTS]
+    kubeconfigs.append(_file(f"kubeconfig-{ENVIRONMENTS[0]}-{config_repository}"))
     return [
         {
             "usernamePassword": {

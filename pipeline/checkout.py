@@ -9,6 +9,7 @@ import typer
 
 from pipeline import state
 from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
+from pipeline.errors import EXIT_CODES
 from pipeline.git import Checkout, GitError, credentials
 from pipeline.settings import Program
 
@@ -16,7 +17,7 @@ SOURCE = "source"
 """Folder of the project's checkout in the work folder."""
 CONFIG = "config"
 """Folder of the config repository's checkout in the work folder."""
-HELP = """Check out PROJECT at a commit of its release branch, and the config repository at a pinned one.
+HELP = f"""Check out PROJECT at a commit of its release branch, and the config repository at a pinned one.
 
 \b
 A commit that is not on the release branch is refused. $GITEA_TOKEN (or $GITEA_TOKEN_FILE) is given to git alone.
@@ -25,6 +26,9 @@ A commit that is not on the release branch is refused. $GITEA_TOKEN (or $GITEA_T
 Examples:
   python -m pipeline checkout SJZY.Package.Api --commit 4f2a9c1
   python -m pipeline checkout SJZY.Package.Api --commit 4f2a9c1 --config-rev 77aa01b
+
+\b
+{EXIT_CODES}
 """
 Commit = Annotated[
     str, typer.Option("--commit", help="Commit of the project; by default the newest one.", show_default=False)

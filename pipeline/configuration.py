@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
@@ -13,11 +14,12 @@ from model.fields import plain_mapping
 from model.problems import Problem
 from pipeline import release
 from pipeline.arguments import HERE, Cwd, SettingsFile, Stack, Workspace
-from pipeline.checkout import Commit, config_checkout
+from pipeline.checkout import config_checkout
+from pipeline.errors import RELEASE_EXIT_CODES
 from pipeline.release import ReleaseFailedError
 from pipeline.settings import Program
 
-HELP = """Release a commit of the config repository to the projects whose files differ from what they run with.
+HELP = f"""Release a commit of the config repository to the projects whose files differ from what they run with.
 
 \b
 Each keeps the image that it runs. One that fails is put back, and stops none of the others.
@@ -25,7 +27,16 @@ Each keeps the image that it runs. One that fails is put back, and stops none of
 \b
 Example:
   python -m pipeline config --commit 77aa01b -s test
+
+\b
+{RELEASE_EXIT_CODES}
 """
+
+
+Commit = Annotated[
+    str,
+    typer.Option("--commit", help="Commit of the config repository; by default the newest one.", show_default=False),
+]
 
 
 def config(

@@ -9,11 +9,11 @@ import typer
 from pipeline import release, state
 from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Stack, Workspace
 from pipeline.checkout import CONFIG
-from pipeline.errors import RefusedError
+from pipeline.errors import RELEASE_EXIT_CODES, RefusedError
 from pipeline.git import Checkout
 from pipeline.settings import Program
 
-HELP = """Release PROJECT's pushed image, with the configuration that was checked out beside it.
+HELP = f"""Release PROJECT's pushed image, with the configuration that was checked out beside it.
 
 \b
 What `release deploy` says, the reason of a failure and its log lines included, is in the build's log; its exit code is
@@ -23,6 +23,9 @@ this command's. $BUILD_URL becomes the message in the history.
 Examples:
   python -m pipeline deploy SJZY.Package.Api -s test
   python -m pipeline deploy SJZY.Package.Api -s uat --tag 2022-08-03-18-54
+
+\b
+{RELEASE_EXIT_CODES}
 """
 
 

@@ -12,6 +12,8 @@ EXIT_CODES = """Exit codes:
   0  done
   1  it was tried and failed: a build, a server that does not answer or refuses
   2  refused before anything changed: bad input, a missing variable
+  130  interrupted"""
+RELEASE_EXIT_CODES = f"""{EXIT_CODES}
   deploy and config hand on what `release` ends with (0 to 4, 130, 143)"""
 
 

@@ -18,9 +18,10 @@ import typer
 from model.fields import plain_mapping
 from model.release import KEPT_RELEASES
 from pipeline import keys
-from pipeline.arguments import HERE, Cwd, DryRun, SettingsFile
-from pipeline.errors import PipelineError, RefusedError
+from pipeline.arguments import HERE, AsJson, Cwd, DryRun, SettingsFile
+from pipeline.errors import EXIT_CODES, PipelineError, RefusedError
 from pipeline.settings import Program
+from pipeline.told import Told
 
 USER = "HARBOR_USER"
 PASSWORD = "HARBOR_PASSWORD"  # noqa: S105 - a variable's name
@@ -29,7 +30,7 @@ KEPT_TAGS = 10 * KEPT_RELEASES
 """Tags of each repository that the retention keeps, the ones pushed last. A rollback asks for one of the last
 ``KEPT_RELEASES`` releases of a stack; the rest is for the builds that never came so far as prod."""
 ROBOT = "package-platform"
-HELP = """Make or repair the projects back and front, their retention, their immutable tags and the robot that pushes.
+HELP = f"""Make or repair the projects back and front, their retention, their immutable tags and the robot that pushes.
 
 \b
 Run it again whenever you like: what is right stays untouched. Needs $HARBOR_USER and $HARBOR_PASSWORD (or
@@ -40,6 +41,9 @@ written to the file of --robot-secret, which must not be there yet.
 Examples:
   python -m pipeline harbor apply --dry-run
   python -m pipeline harbor apply --robot-secret /run/secrets/harbor-robot
+
+\b
+{EXIT_CODES}
 """
 _TIMEOUT_SECONDS = 30.0
 _EVERY_NIGHT = "0 0 3 * * *"
@@ -149,7 +153,7 @@ class Harbor:
 
 
 @app.command(help=HELP)
-def apply(
+def apply(  # noqa: PLR0913 - options of a command line
     *,
     harbor: Annotated[
         str, typer.Option("--harbor", help="Root of the server; by default https:// and pipeline.yaml's registry.")
@@ -158,19 +162,21 @@ def apply(
         Path | None, typer.Option("--robot-secret", help="New file for the robot's secret.", show_default=False)
     ] = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
     cwd: Cwd = HERE,
     settings_file: SettingsFile = None,
 ) -> None:
     """Bring the registry in order."""
-    url = (harbor or f"https://{Program(cwd, settings_file).settings.registry}").rstrip("/")
-    user = os.environ.get(USER, "")
-    if not user:
-        raise RefusedError(f"${USER} is not set: give it an administrator of Harbor")
-    with Harbor(url, user, keys.secret(PASSWORD, "the password of that user")) as server:
-        run(server, robot_secret, dry_run=dry_run)
+    with Told(dry_run=dry_run, as_json=as_json) as told:
+        url = (harbor or f"https://{Program(cwd, settings_file).settings.registry}").rstrip("/")
+        user = os.environ.get(USER, "")
+        if not user:
+            raise RefusedError(f"${USER} is not set: give it an administrator of Harbor")
+        with Harbor(url, user, keys.secret(PASSWORD, "the password of that user")) as server:
+            run(server, robot_secret, told)
 
 
-def run(harbor: Harbor, robot_secret: Path | None, *, dry_run: bool) -> None:
+def run(harbor: Harbor, robot_secret: Path | None, told: Told) -> None:
     """Make or repair everything, or say what would be done.
 
     Raises:
@@ -178,25 +184,23 @@ def run(harbor: Harbor, robot_secret: Path | None, *, dry_run: bool) -> None:
         RefusedError: If the robot has to be made, and there is nowhere to put its secret.
     """
     robot = _robot(harbor)
-    if robot is None and not dry_run:
+    if robot is None and not told.dry_run:
         if robot_secret is None:
             raise RefusedError(f"the robot {ROBOT} is not there yet: say where its secret goes, with --robot-secret")
         if robot_secret.exists():
             raise RefusedError(f"{robot_secret}: is there already: name a new file")
     for folder in FOLDERS:
-        _project(harbor, folder, dry_run=dry_run)
+        _project(harbor, folder, told)
     if robot is None:
-        _say(f"robot {ROBOT}", "is made", dry_run)
-        if not dry_run and robot_secret is not None:
+        if not told.dry_run and robot_secret is not None:
             _make_robot(harbor, robot_secret)
+        told.change(f"robot {ROBOT}", "is made")
     elif not _grants(robot):
-        _say(f"robot {ROBOT}", "is repaired: it may not push to back and front", dry_run)
-        if not dry_run:
-            own = {key: robot[key] for key in ("id", "name", "duration", "disable") if key in robot}
-            body = {**robot_body(), **own, "disable": False}
-            harbor.send("PUT", f"/robots/{robot['id']}", body)
+        own = {key: robot[key] for key in ("id", "name", "duration", "disable") if key in robot}
+        _change(harbor, "PUT", f"/robots/{robot['id']}", {**robot_body(), **own, "disable": False}, told)
+        told.change(f"robot {ROBOT}", "is repaired: it may not push to back and front")
     else:
-        _say(f"robot {ROBOT}", "is right", dry_run=False)
+        told.right(f"robot {ROBOT}")
 
 
 def project_body(folder: str) -> Json:
@@ -245,42 +249,44 @@ def robot_body() -> Json:
     }
 
 
-def _project(harbor: Harbor, folder: str, *, dry_run: bool) -> None:
+def _project(harbor: Harbor, folder: str, told: Told) -> None:
     found = harbor.get(f"/projects/{folder}")
     if found is None:
-        _say(f"project {folder}", "is made, with its retention and immutable tags", dry_run)
-        if dry_run:
+        _change(harbor, "POST", "/projects", project_body(folder), told)
+        told.change(f"project {folder}", "is made, with its retention and immutable tags")
+        if told.dry_run:
             return
-        harbor.send("POST", "/projects", project_body(folder))
         found = harbor.get(f"/projects/{folder}")
         if found is None:
             raise PipelineError(f"Harbor made the project {folder}, and does not show it")
     else:
-        _say(f"project {folder}", "is right", dry_run=False)
-    _retention(harbor, folder, found, dry_run=dry_run)
+        told.right(f"project {folder}")
+    _retention(harbor, folder, found, told)
     rules = harbor.rows(f"/projects/{folder}/immutabletagrules")
     if any(within(immutable_body(), rule) for rule in rules):
-        _say(f"immutable tags of {folder}", "are right", dry_run=False)
+        told.right(f"immutable tags of {folder}", "are right")
         return
-    _say(f"immutable tags of {folder}", "are made", dry_run)
-    if not dry_run:
-        harbor.send("POST", f"/projects/{folder}/immutabletagrules", immutable_body())
+    _change(harbor, "POST", f"/projects/{folder}/immutabletagrules", immutable_body(), told)
+    told.change(f"immutable tags of {folder}", "are made")
 
 
-def _retention(harbor: Harbor, folder: str, project: Json, *, dry_run: bool) -> None:
+def _retention(harbor: Harbor, folder: str, project: Json, told: Told) -> None:
     number = (plain_mapping(project.get("metadata")) or {}).get("retention_id")
     wanted = retention_body(int(project["project_id"]))
     found = harbor.get(f"/retentions/{number}") if number else None
     if found is not None and within(wanted, found):
-        _say(f"retention of {folder}", "is right", dry_run=False)
-        return
-    _say(f"retention of {folder}", "is repaired" if found is not None else "is made", dry_run)
-    if dry_run:
+        told.right(f"retention of {folder}")
         return
     if found is None:
-        harbor.send("POST", "/retentions", wanted)
+        _change(harbor, "POST", "/retentions", wanted, told)
     else:
-        harbor.send("PUT", f"/retentions/{number}", {**wanted, "id": int(str(number))})
+        _change(harbor, "PUT", f"/retentions/{number}", {**wanted, "id": int(str(number))}, told)
+    told.change(f"retention of {folder}", "is repaired" if found is not None else "is made")
+
+
+def _change(harbor: Harbor, method: str, path: str, body: Json, told: Told) -> None:
+    if not told.dry_run:
+        harbor.send(method, path, body)
 
 
 def _robot(harbor: Harbor) -> Json | None:
@@ -367,10 +373,6 @@ def _secret(answer: httpx2.Response) -> str:
             f"{ROBOT} in Harbor's user interface, and run this again"
         )
     return str(secret)
-
-
-def _say(what: str, text: str, dry_run: bool) -> None:  # noqa: FBT001 - private
-    typer.echo(f"{what}: {'(dry run) ' if dry_run else ''}{text}")
 
 
 def _told(answer: httpx2.Response) -> str:

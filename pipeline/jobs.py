@@ -12,12 +12,13 @@ import typer
 import yaml
 
 from pipeline import casc, jenkins_xml, keys
-from pipeline.arguments import HERE, Cwd, DryRun, SettingsFile
-from pipeline.errors import PipelineError
+from pipeline.arguments import HERE, AsJson, Cwd, DryRun, SettingsFile
+from pipeline.errors import EXIT_CODES, PipelineError
 from pipeline.jenkins import Server
 from pipeline.settings import Program
+from pipeline.told import Told
 
-SECRETS = """Write the webhooks' tokens and secrets to files, as Jenkins Configuration as Code reads them.
+SECRETS = f"""Write the webhooks' tokens and secrets to files, as Jenkins Configuration as Code reads them.
 
 \b
 One file per credential of jenkins.yaml, for its folder of secrets. Needs $PIPELINE_WEBHOOK_KEY (or …_FILE).
@@ -25,8 +26,11 @@ One file per credential of jenkins.yaml, for its folder of secrets. Needs $PIPEL
 \b
 Example:
   python -m pipeline jobs secrets /run/secrets
+
+\b
+{EXIT_CODES}
 """
-APPLY = """Make or change the jobs and views of a Jenkins server, so that they are as `projects/` says.
+APPLY = f"""Make or change the jobs and views of a Jenkins server, so that they are as `projects/` says.
 
 \b
 A job whose project file is gone is disabled, never deleted: its builds and their logs stay. Jobs that were not made
@@ -37,8 +41,11 @@ Needs $JENKINS_USER and $JENKINS_TOKEN (or $JENKINS_TOKEN_FILE); with --webhooks
 Examples:
   python -m pipeline jobs apply --dry-run
   python -m pipeline jobs apply --jenkins https://jenkins.example.com --webhooks
+
+\b
+{EXIT_CODES}
 """
-RENDER = """Write the XML of every job and view to a folder, without asking any server.
+RENDER = f"""Write the XML of every job and view to a folder, without asking any server.
 
 \b
 Beside them: jenkins.yaml, with which a fresh Jenkins has all that the jobs need (Configuration as Code), and
@@ -47,6 +54,9 @@ plugins.txt. No secret is in them.
 \b
 Example:
   python -m pipeline jobs render .dev/jobs
+
+\b
+{EXIT_CODES}
 """
 
 Action = Literal["create", "change", "disable"]
@@ -123,7 +133,7 @@ def secrets(
 
 
 @app.command(help=APPLY)
-def apply(
+def apply(  # noqa: PLR0913 - options of a command line
     *,
     jenkins: Annotated[
         str, typer.Option("--jenkins", help="Root of the server; by default that of pipeline.yaml.")
@@ -132,28 +142,45 @@ def apply(
     webhooks: Annotated[
         bool, typer.Option("--webhooks", help="Write the webhooks' tokens and secrets as Jenkins credentials too.")
     ] = False,
+    as_json: AsJson = False,
     cwd: Cwd = HERE,
     settings_file: SettingsFile = None,
 ) -> None:
     """Bring a server in order."""
-    program = Program(cwd, settings_file)
+    with Told(dry_run=dry_run, as_json=as_json) as told:
+        program = Program(cwd, settings_file)
+        key = keys.webhook_key() if webhooks else ""
+        server = Server.from_environment((jenkins or program.settings.jenkins.url).rstrip("/"))
+        run(server, program, told, key)
+
+
+def run(server: Server, program: Program, told: Told, key: str = "") -> None:
+    """Make or change every job and view, or say what would be done.
+
+    Args:
+        server: The Jenkins server.
+        program: Whose projects have the jobs.
+        told: Takes what is done.
+        key: From which the webhooks' credentials are derived; without it none are written.
+
+    Raises:
+        PipelineError: If the server does not answer, or refuses, or a job that is not ours has a project's name.
+    """
     settings, projects = program.settings, program.projects()
     wanted_jobs, wanted_views = jenkins_xml.jobs_xml(settings, projects), jenkins_xml.views_xml(projects)
-    key = keys.webhook_key() if webhooks else ""
-    server = Server.from_environment((jenkins or settings.jenkins.url).rstrip("/"))
-    if key and not dry_run:
-        _write_credentials(server, wanted_jobs, key)
+    if key and not told.dry_run:
+        _write_credentials(server, wanted_jobs, key, told)
     present = set(server.jobs())
     changes = [
         *plan_jobs(wanted_jobs, {name: server.job(name) for name in sorted(present)}),
         *plan_views(wanted_views, {name: server.view(name) for name in wanted_views}),
     ]
     for change in changes:
-        typer.echo(f"{change.what} {change.name}: {'(dry run) ' if dry_run else ''}{change.action}")
-        if not dry_run:
+        if not told.dry_run:
             carry_out(server, change)
+        told.change(f"{change.what} {change.name}", change.action)
     if not changes:
-        typer.echo("every job and view is right")
+        told.line("every job and view is right")
 
 
 def plan_jobs(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[Change]:
@@ -225,11 +252,11 @@ def carry_out(server: Server, change: Change) -> None:
     steps[change.what, change.action](change.name, change.xml)
 
 
-def _write_credentials(server: Server, jobs: Mapping[str, str], key: str) -> None:
+def _write_credentials(server: Server, jobs: Mapping[str, str], key: str, told: Told) -> None:
     for name in jobs:
         for credential, secret in _secrets_of(name, key):
             server.write_secret_text(credential, f"webhook of {name}", secret)
-        typer.echo(f"credentials {name}: written")
+        told.change(f"credentials {name}", "written")
 
 
 def _secrets_of(repository: str, key: str) -> list[tuple[str, str]]:

@@ -23,13 +23,13 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline import keys, state
 from pipeline.arguments import HERE, Project, Workspace
-from pipeline.errors import PipelineError, RefusedError
+from pipeline.errors import EXIT_CODES, PipelineError, RefusedError
 
 URL = "PIPELINE_NOTIFY_URL"
 """Variable with the robot's address. It holds the robot's key, so it is a secret."""
 SECRET = "PIPELINE_NOTIFY_SECRET"  # noqa: S105 - a variable's name
 """Variable with the key that signs messages to a DingTalk robot whose security setting is "加签"."""
-HELP = """Tell a DingTalk or WeCom group how PROJECT's build ended.
+HELP = f"""Tell a DingTalk or WeCom group how PROJECT's build ended.
 
 \b
 The robot's address comes by $PIPELINE_NOTIFY_URL (or …_FILE); without it nothing is sent. A robot that does not answer
@@ -38,6 +38,9 @@ is a warning, not a failed build.
 \b
 Example:
   python -m pipeline notify SJZY.Package.Api --result SUCCESS
+
+\b
+{EXIT_CODES}
 """
 
 Format = Literal["dingtalk", "wecom"]
@@ -63,7 +66,9 @@ def notify(  # noqa: PLR0913 - options of a command line
     project: Project,
     *,
     result: Annotated[str, typer.Option("--result", help="SUCCESS, FAILURE, ABORTED, as Jenkins has it.")],
-    stack: Annotated[str, typer.Option("--stack", "-s", envvar="STACK", help="Stack it was for.")] = "",
+    stack: Annotated[
+        str, typer.Option("--stack", "-s", envvar=["STACK", "PACKAGE_PLATFORM_STACK"], help="Stack it was for.")
+    ] = "",
     tag: Annotated[str, typer.Option("--tag", envvar="TAG", help="Tag that was redeployed, if any.")] = "",
     robot: Annotated[
         Format | None, typer.Option("--robot", help="By default what the address says.", show_default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,8 @@ import typer
 
 from model.names import LATEST, image_repository
 from pipeline import image, state
-from pipeline.arguments import HERE, Cwd, Project, SettingsFile, Workspace
-from pipeline.errors import RefusedError
+from pipeline.arguments import HERE, AsJson, Cwd, Project, SettingsFile, Workspace
+from pipeline.errors import EXIT_CODES, RefusedError
 from pipeline.image import Image
 from pipeline.settings import Program
 from pipeline.upload import RETRY_SECONDS, Repository
@@ -27,18 +28,22 @@ is down is asked again for --retry-seconds. The login is Docker's (`docker login
 \b
 Example:
   python -m pipeline push SJZY.Package.Api
+
+\b
+{EXIT_CODES}
 """
 _REVISION_LABEL = "package-platform.config-revision"
 _OCI = "org.opencontainers.image"
 
 
-def push(
+def push(  # noqa: PLR0913 - options of a command line
     project: Project,
     *,
     workspace: Workspace = HERE,
     retry_seconds: Annotated[
         float, typer.Option("--retry-seconds", min=0, help="Seconds that the registry may be away.")
     ] = RETRY_SECONDS,
+    as_json: AsJson = False,
     cwd: Cwd = HERE,
     settings_file: SettingsFile = None,
 ) -> None:
@@ -61,7 +66,7 @@ def push(
     repository.tag(LATEST, manifest)
     pushed = {"repository": repository.reference, "tag": tag, "digest": digest}
     state.save(workspace, done.model_copy(update=pushed))
-    typer.echo(f"{repository.reference}:{tag}@{digest}")
+    typer.echo(json.dumps(pushed, indent=2) if as_json else f"{repository.reference}:{tag}@{digest}")
 
 
 def labelled(built: Image, done: state.Build, tag: str, source: str) -> Image:

@@ -16,14 +16,15 @@ import typer
 
 from model.fields import plain_mapping
 from pipeline import keys
-from pipeline.arguments import HERE, Cwd, DryRun, SettingsFile
-from pipeline.errors import PipelineError
+from pipeline.arguments import HERE, AsJson, Cwd, DryRun, SettingsFile
+from pipeline.errors import EXIT_CODES, PipelineError
 from pipeline.gitea import Gitea, GiteaError
 from pipeline.settings import Program, Settings
+from pipeline.told import Told
 
 TRIGGER_PATH = "/generic-webhook-trigger/invoke"
 """Where Jenkins' Generic Webhook Trigger plugin listens: one address for all jobs, the token says which."""
-HELP = """Make or repair the webhook of every project, and of the config repository.
+HELP = f"""Make or repair the webhook of every project, and of the config repository.
 
 \b
 Each one tells the job server of pushes to the release branch, signed with a secret of its own. Run it again whenever
@@ -34,6 +35,9 @@ Examples:
   python -m pipeline webhooks apply --dry-run
   python -m pipeline webhooks apply
   python -m pipeline webhooks apply --renew        after somebody changed a secret by hand
+
+\b
+{EXIT_CODES}
 """
 
 app = typer.Typer(no_args_is_help=True, help="The projects' webhooks in Gitea.")
@@ -101,16 +105,18 @@ def apply(
     *,
     dry_run: DryRun = False,
     renew: Annotated[bool, typer.Option("--renew", help="Make every one anew, with its secret.")] = False,
+    as_json: AsJson = False,
     cwd: Cwd = HERE,
     settings_file: SettingsFile = None,
 ) -> None:
     """Make or repair the webhooks."""
-    program = Program(cwd, settings_file)
-    settings, key = program.settings, keys.webhook_key()
-    wanted = wanted_hooks(settings, branches(program), key)
-    token = keys.secret(keys.GITEA_TOKEN, "an access token of Gitea")
-    with Gitea(settings.gitea.url, token) as gitea:
-        run(gitea, settings.gitea.owner, wanted, dry_run=dry_run, renew=renew)
+    with Told(dry_run=dry_run, as_json=as_json) as told:
+        program = Program(cwd, settings_file)
+        settings, key = program.settings, keys.webhook_key()
+        wanted = wanted_hooks(settings, branches(program), key)
+        token = keys.secret(keys.GITEA_TOKEN, "an access token of Gitea")
+        with Gitea(settings.gitea.url, token) as gitea:
+            run(gitea, settings.gitea.owner, wanted, told, renew=renew)
 
 
 def branches(program: Program) -> Mapping[str, str]:
@@ -165,7 +171,7 @@ def plan(wanted: Wanted, found: Sequence[Mapping[str, Any]], *, renew: bool = Fa
     )
 
 
-def run(gitea: Gitea, owner: str, wanted: Iterable[Wanted], *, dry_run: bool, renew: bool = False) -> None:
+def run(gitea: Gitea, owner: str, wanted: Iterable[Wanted], told: Told, *, renew: bool = False) -> None:
     """Bring every webhook in order, or say what would be done; one repository's failure stops no other.
 
     Raises:
@@ -179,13 +185,15 @@ def run(gitea: Gitea, owner: str, wanted: Iterable[Wanted], *, dry_run: bool, re
                 failed.append(f"{owner}/{each.repository}: Gitea has no such repository, or the token may not see it")
                 continue
             change = plan(each, found, renew=renew)
-            if change and not dry_run:
+            if change and not told.dry_run:
                 _carry_out(gitea, owner, each, change)
         except GiteaError as error:
             failed += error.lines
         else:
-            would = "(dry run) " if change and dry_run else ""
-            typer.echo(f"{each.repository}: {would}{change.why if change else 'is right'}")
+            if change:
+                told.change(each.repository, change.why)
+            else:
+                told.right(each.repository)
     if failed:
         raise PipelineError(failed)
 

@@ -62,7 +62,7 @@ def figures(count: int, resources: int, seconds: float) -> SizeFigures:
 ABOUT = Circumstances("2026-01-02", 2, 23.6, 7.25, {"Pulumi CLI": "3.259.0"}, 3)
 
 
-def test_made_up_projects_and_their_stack_are_valid_and_have_the_mix_of_the_seed() -> None:
+def test_made_up_projects_and_their_stack_are_valid_and_have_the_mix_of_the_real_ones() -> None:
     made = projects(200)
     files: dict[str, object] = {f"projects/{each.gitea_name}.yaml": yaml.safe_load(each.file()) for each in made}
     config = stack_config({each.gitea_name: each.first_tag for each in made}, "harbor.package.test", "10.0.0.1:80")

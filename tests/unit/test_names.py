@@ -30,7 +30,7 @@ DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
         ("packet", "packet", "back/packet"),
     ],
 )
-def test_names_of_the_seed(gitea_name: str, name: str, repository: str) -> None:
+def test_names_of_the_projects(gitea_name: str, name: str, repository: str) -> None:
     assert kubernetes_name(gitea_name) == name
     assert image_repository("backend", gitea_name) == repository
 

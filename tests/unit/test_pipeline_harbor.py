@@ -193,6 +193,18 @@ def test_dry_run_changes_nothing(held: Harbor, url: str) -> None:
     assert not held.changes
 
 
+def test_the_answer_may_be_one_json_document(held: Harbor, url: str, tmp_path: Path) -> None:
+    told = json.loads(run("--harbor", url, "--dry-run", "--json")[1])
+    assert told["dryRun"]
+    assert {"name": "robot package-platform", "change": "is made"} in told["changes"]
+    run("--harbor", url, "--robot-secret", str(tmp_path / "robot"))
+    held.immutable["front"].clear()
+    told = json.loads(run("--harbor", url, "--json")[1])
+    assert told["changes"] == [{"name": "immutable tags of front", "change": "are made"}]
+    assert {"project back", "retention of front", "robot package-platform"} <= set(told["right"])
+    assert told["errors"] == []
+
+
 def test_a_robot_without_a_place_for_its_secret_changes_nothing(held: Harbor, url: str, tmp_path: Path) -> None:
     assert run("--harbor", url) == (
         2,

@@ -142,6 +142,15 @@ def test_dry_run_says_it_and_changes_nothing(jenkins: Jenkins, url: str) -> None
     assert not jenkins.changes
 
 
+def test_the_answer_may_be_one_json_document(url: str) -> None:
+    told = json.loads(run("apply", "--jenkins", url, "--dry-run", "--json")[1])
+    assert (told["dryRun"], told["errors"]) == (True, [])
+    assert {"name": "job packet", "change": "create"} in told["changes"]
+    run("apply", "--jenkins", url)
+    told = json.loads(run("apply", "--jenkins", url, "--json")[1])
+    assert (told["dryRun"], told["changes"]) == (False, [])
+
+
 def test_a_job_whose_file_is_gone_is_disabled_once_and_never_deleted(jenkins: Jenkins, url: str) -> None:
     run("apply", "--jenkins", url)
     jenkins.jobs["old"] = jenkins.jobs["packet"].replace("packet", "old")
@@ -235,6 +244,9 @@ def test_a_fresh_jenkins_has_every_credential_that_jobs_and_jenkinsfiles_name(tm
         for found in re.findall(r"credentials\((?:'|\")(.+?)(?:'|\")\)", (ROOT / "pipeline" / file).read_text()):
             named |= {found.replace("${env.JOB_BASE_NAME}", name) for name in (*PROGRAM.names,)}
     assert named <= held
+    # A job has the accounts that its Jenkinsfile binds, and no others.
+    accounts = {name for name in held if name.startswith("kubeconfig-")}
+    assert accounts == {name for name in named if name.startswith("kubeconfig-")}
     assert len(named) > 3 * len(PROGRAM.names)
     checked = whole["unclassified"]["whitelist"]["whitelistItems"]
     assert {each["hmacCredentialId"] for each in checked} == {

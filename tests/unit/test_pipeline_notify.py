@@ -23,7 +23,7 @@ def run(*words: str, workspace: Path) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PIPELINE_NOTIFY_URL", "PIPELINE_NOTIFY_SECRET", "TAG", "STACK"):
+    for name in ("PIPELINE_NOTIFY_URL", "PIPELINE_NOTIFY_SECRET", "TAG", "STACK", "PACKAGE_PLATFORM_STACK"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)
     monkeypatch.setenv("BUILD_URL", "https://jenkins.example.com/job/packet/7/")
@@ -118,3 +118,14 @@ def test_an_address_that_is_none_is_a_warning(
 def test_the_robot_is_told_by_its_address() -> None:
     assert notify.robot_of("https://oapi.dingtalk.com/robot/send?access_token=x") == "dingtalk"
     assert notify.robot_of("https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=x") == "wecom"
+
+
+def test_the_stack_comes_by_the_jobs_parameter_or_by_the_variable_of_all_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PACKAGE_PLATFORM_STACK", "uat")
+    for variables, stack in (({}, "uat"), ({"STACK": "prod"}, "prod")):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        (asked,), _ = received(monkeypatch, tmp_path, Answer(body=TAKEN), "--result", "SUCCESS", "--robot", "wecom")
+        assert f"- 环境:{stack}" in json.loads(asked.body)["markdown"]["content"].splitlines()

@@ -129,6 +129,20 @@ def test_an_image_is_built_on_its_base_and_pushed_with_its_commits(registry: Fak
     }
 
 
+def test_a_push_may_be_answered_as_json(registry: FakeRegistry, program: Path) -> None:
+    run("build", API)
+    told = json.loads(run("push", API, "--json"))
+    done = built(program)
+    assert told == {"repository": done.repository, "tag": done.tag, "digest": done.digest}
+    assert digest(registry.manifests[NAME, told["tag"]]) == told["digest"]
+
+
+def test_a_folder_that_is_not_there_is_wrong_usage(program: Path) -> None:
+    answer = CliRunner().invoke(app, ["push", API, "-C", str(program / "missing")])
+    assert answer.exit_code == 2
+    assert "missing' does not exist" in answer.output
+
+
 def test_layers_of_the_base_are_borrowed_and_sent_only_where_that_is_refused(
     registry: FakeRegistry, program: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Webhooks: what has to change, decided without a server; secrets that are nowhere told."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,23 @@ def test_missing_secrets_and_a_server_that_is_down_are_named(tmp_path: Path, mon
     lines = refused(tmp_path).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("Gitea can't be reached at http://127.0.0.1:9: ") for line in lines)
+
+
+def test_the_answer_may_be_one_json_document_also_when_some_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    monkeypatch.setenv("PIPELINE_WEBHOOK_KEY", KEY)
+    monkeypatch.setenv("GITEA_TOKEN", "t0ken")
+    settings = tmp_path / "pipeline.yaml"
+    with served(lambda asked: Answer(404) if "/config/" in asked.path else Answer(body="[]")) as url:
+        settings.write_text(settings.read_text().replace("http://127.0.0.1:9", url))
+        result = CliRunner().invoke(app, ["webhooks", "apply", "--cwd", str(tmp_path), "--dry-run", "--json"])
+    assert isinstance(result.exception, PipelineError)
+    told = json.loads(result.stdout)
+    assert told["changes"] == [{"name": name, "change": "is made"} for name in ("Some.Api", "web")]
+    assert told["errors"] == [*result.exception.lines]
+    assert told["errors"][0].startswith("sjzy/config: Gitea has no such repository")
 
 
 @pytest.mark.parametrize("page", ["<html>Sign in</html>", '{"message": "hello"}', '["a"]'])

@@ -59,3 +59,30 @@ def test_the_schema_wants_secrets_as_pulumi_writes_them() -> None:
     config["package-platform:secrets"] = {"packet": {"A": "plain"}}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(stack, schema("stack"))
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"config": {"mount": "/app/config", "files": ["a.json"], "secretFiles": ["b.json", {"file": "c.json"}]}},
+        {"migrate": ["dotnet", "M.dll"], "environments": {"prod": {"migrate": {"activeDeadlineSeconds": 900}}}},
+        {"autoscaling": {"maxReplicas": 4}, "environments": {"prod": {"autoscaling": {"cpuPercent": 50}}}},
+        {"environments": {"prod": {"autoscaling": None, "config": {"files": ["a.json"]}}}},
+    ],
+)
+def test_the_schema_takes_short_forms_and_parts_laid_over_the_rest(good: dict[str, Any]) -> None:
+    jsonschema.validate({"kind": "backend", **good}, schema("project"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"autoscaling": {"cpuPercent": 50}},
+        {"environments": {"prod": {"autoscaling": {"cpu": 50}}}},
+        {"environments": {"prod": {"routes": [{"path": "/"}]}}},
+        {"config": {"files": [7]}},
+    ],
+)
+def test_what_is_whole_or_in_a_list_has_all_that_it_needs(bad: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"kind": "backend", **bad}, schema("project"))
