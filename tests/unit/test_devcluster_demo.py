@@ -45,10 +45,15 @@ def test_the_load_is_ended_with_the_services(demo: Demo, monkeypatch: pytest.Mon
     vegeta.write_text("#!/bin/sh\nexec sleep 300\n")
     vegeta.chmod(0o755)
     monkeypatch.setattr(Demo, "url", answering("http://api.package.test/"))
-    with demo.load("Some.Api"):
-        assert any(processes.marked(service) for service in demo.instance.services)
-        demo.stop()
-        assert not any(processes.marked(service) for service in demo.instance.services)
+
+    def stopped_under_load() -> None:
+        with demo.load("Some.Api"):
+            assert any(processes.marked(service) for service in demo.instance.services)
+            demo.stop()
+            assert not any(processes.marked(service) for service in demo.instance.services)
+
+    with pytest.raises(SetupError, match="ended too early, with exit code -9"):
+        stopped_under_load()
 
 
 def test_a_push_that_git_refuses_is_an_error_of_the_demo(demo: Demo) -> None:
