@@ -150,6 +150,13 @@ def test_a_first_start_that_was_cut_off_is_begun_anew(tmp_path: Path, program: l
     assert program.count("migrate") == 1
 
 
+@pytest.mark.usefixtures("program")
+def test_a_server_of_somebody_else_is_not_taken_for_gitea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gitea, "answers", answering(answer=True))
+    with pytest.raises(SetupError, match=r"another server answers on http://127\.0\.0\.1:3000"):
+        Gitea(tmp_path / "gitea", "127.0.0.1").start(QUIET)
+
+
 def test_what_gitea_needs_is_installed(tmp_path: Path, program: list[str]) -> None:
     Gitea(tmp_path / "gitea", "127.0.0.1").start(QUIET)
     assert program[:2] == ["install git", "install util-linux"]
