@@ -8,7 +8,8 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from bench.command_line import execute
 from bench.healing_figures import BEGIN, END, Healed, Outcome, render
 from bench.ingress_figures import Circumstances
 from bench.report import MarkersMissingError, replace_section
-from devcluster import commands, kubectl
+from devcluster import commands, kubectl, machine
 from devcluster.failure import SetupError
 from devcluster.instance import KUBERNETES_VERSION, Machine
 from devcluster.progress import Progress
@@ -109,6 +110,7 @@ class Comparison:
         self.ours = Side(App(NAME, program.namespace, PODS), Request(url, host))
         self.plain = Side(App(PLAIN, PLAIN, PODS), Request(url, f"{PLAIN}.{host.partition('.')[2]}"))
         self.node = program.cluster.instance.nodes[-1]
+        self.struck: list[tuple[Side, dict[str, Any]]] = []
 
     def start_plain(self) -> None:
         """Start the plain Deployment with the image of ours, behind the same ingress."""
@@ -120,13 +122,27 @@ class Comparison:
 
     def settle(self) -> None:
         """Bring all nodes and pods back, one pod of each side on every node."""
-        self.cluster.devcluster("up")
-        self.healing.uncordon(self.node)
+        self.repair_node()
+        # One that hangs and has no probes is ready for ever, and would still hang in the next event.
+        while self.struck:
+            side, pod = self.struck.pop()
+            if incarnation(pod) in {incarnation(each) for each in self.healing.ready(side.app)}:
+                self._replace(side, pod)
         for side in (self.ours, self.plain):
             while twice := self._crowded(side):
-                self.healing.delete(twice)
-                self.healing.healed(side.app, {incarnation(twice)}, LIMIT_SECONDS)
+                self._replace(side, twice)
         self.program.wait_until_settled()
+
+    def repair_node(self) -> None:
+        """Have all nodes on, and let them have pods."""
+        if not machine.is_on(self.node):
+            self.cluster.devcluster("node-up", self.node.name)
+        self.cluster.devcluster("up")
+        self.healing.uncordon(self.node)
+
+    def _replace(self, side: Side, pod: dict[str, Any]) -> None:
+        self.healing.delete(pod)
+        self.healing.healed(side.app, {incarnation(pod)}, LIMIT_SECONDS)
 
     def _crowded(self, side: Side) -> dict[str, Any] | None:
         """Return a pod that shares its node with another one of the same side."""
@@ -165,16 +181,20 @@ class Comparison:
         self.settle()
         sides = [self.ours, self.plain] if event.plain else [self.ours]
         loads = [
-            Load(self.cluster, self.folder / f"{number}-{side.app.name}", [side.request], event.rate) for side in sides
+            # The proxy repeats a GET on other pods, and never a POST that may have arrived: only both tell of losses.
+            Load(
+                self.cluster,
+                self.folder / f"{number}-{side.app.name}",
+                [side.request, replace(side.request, method="POST")],
+                event.rate,
+            )
+            for side in sides
         ]
-        for load in loads:
-            load.__enter__()
-        try:
+        with ExitStack() as running:
+            for load in loads:
+                running.enter_context(load)
             seconds = self._happens(event, sides)
             time.sleep(AFTER_SECONDS)
-        finally:
-            for load in loads:
-                load.__exit__(None, None, None)
         found = [
             Healed(each, event.limit, len(results.failed), len(results.hits))
             for each, results in zip(seconds, [load.results() for load in loads], strict=True)
@@ -186,23 +206,28 @@ class Comparison:
         time.sleep(HEAD_START_SECONDS)
         hit = [[pod for pod in self.healing.ready(side.app) if self._is_hit(pod)] for side in sides]
         before = [{incarnation(pod) for pod in self.healing.ready(side.app)} for side in sides]
-        started = time.monotonic()
-        if event.node:
-            event.node(self.node)
         if not event.loses:
+            if event.node:
+                event.node(self.node)
             time.sleep(QUIET_SECONDS)
             return [self._undisturbed(side, ready) for side, ready in zip(sides, before, strict=True)]
 
         def healed(side: Side, pods: Sequence[dict[str, Any]]) -> float | None:
             # Each is hit and looked at by itself, or it would be charged with the time that the other one's hit takes.
-            began = time.monotonic() if event.pod else started
+            began = time.monotonic()
             if event.pod:
+                self.struck.append((side, pods[0]))
                 event.pod(pods[0])
             seconds = self.healing.healed(side.app, {incarnation(pod) for pod in pods}, event.limit)
             return None if seconds is None else time.monotonic() - began
 
-        with ThreadPoolExecutor(len(sides)) as pool:
-            return list(pool.map(healed, sides, hit))
+        with ThreadPoolExecutor(len(sides) + 1) as pool:
+            # It may take long itself, as a drain that waits for the last pod to end, when one side is well already.
+            happens = pool.submit(event.node, self.node) if event.node else None
+            seconds = list(pool.map(healed, sides, hit))
+            if happens:
+                happens.result()
+        return seconds
 
     def _undisturbed(self, side: Side, before: set[tuple[str, int]]) -> float | None:
         return 0.0 if {incarnation(pod) for pod in self.healing.ready(side.app)} == before else None
@@ -294,7 +319,11 @@ def run(
                 report = render(outcomes, _circumstances(load))
                 print(report, flush=True)
         finally:
-            cluster.kubectl("delete", "namespace", PLAIN, "--ignore-not-found", "--wait=false", check=False)
+            try:
+                # The last event leaves a node without power.
+                comparison.repair_node()
+            finally:
+                cluster.kubectl("delete", "namespace", PLAIN, "--ignore-not-found", "--wait=false", check=False)
     if write:
         text = replace_section(DOCUMENT.read_text(encoding="utf-8"), report, (BEGIN, END))
         DOCUMENT.write_text(text, encoding="utf-8")

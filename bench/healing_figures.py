@@ -57,7 +57,7 @@ def render(outcomes: Sequence[Outcome], about: Circumstances) -> str:
     machine = f"{about.date}; {about.cores} cores, {about.memory_gib:.0f} GiB of memory, three nodes on it"
     start, end = about.load
     load = f"load average {start:.1f} at the start and {end:.1f} at the end, the cluster and the requests included"
-    rate = f"Up to {about.rate} requests a second to each side, half of them on new connections"
+    rate = f"Up to {about.rate} requests a second to each side, half of them on new connections, half of them POSTs"
     lines = [f"{machine}; {load}.", f"Versions: {versions}. {rate}."]
     heads = ["event", "s to healthy", "failed / sent", "plain: s to healthy", "plain: failed / sent"]
     rows = [[each.event, *each.ours.cells(), *(each.plain.cells() if each.plain else ["-", "-"])] for each in outcomes]

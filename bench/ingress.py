@@ -130,7 +130,8 @@ class Comparison:
         ingress = self.ingress
         cycle = f"power cut for {OFF_SECONDS} s"
         return [
-            Event("the proxy crashes", lambda node: ingress.kill(node, "traefik"), self.kill_single, 15),
+            # Not on the single proxy's node, where it would be killed as well.
+            Event("the proxy crashes", lambda node: ingress.kill(node, "traefik"), self.kill_single, 15, 0),
             Event("keepalived crashes", lambda node: ingress.kill(node, "keepalived"), None),
             Event("the proxies are rolled", lambda _: ingress.roll("traefik"), self.replace_single),
             Event("keepalived is rolled", lambda _: ingress.roll("keepalived"), None),
@@ -146,18 +147,24 @@ class Comparison:
         if event.holder is not None:
             ingress.move_to(ingress.nodes[event.holder])
         node = ingress.holder()
-        fresh, kept = self._load(f"{number}-ours", self.ours, lambda: event.ours(node), event.after)
-        self._repair(node)
+        try:
+            fresh, kept = self._load(f"{number}-ours", self.ours, lambda: event.ours(node), event.after)
+        finally:
+            self._repair(node)
         baseline = None
         if event.single:
             self.wait_for_single()
-            both = self._load(f"{number}-single", self.single, event.single, event.after)
+            try:
+                both = self._load(f"{number}-single", self.single, event.single, event.after)
+            finally:
+                self._repair(self.node)
             baseline = lost(both[0] + both[1])
-            self._repair(self.node)
         return Outcome(event.name, lost(fresh), lost(kept), lost(fresh + kept), baseline)
 
     def _load(self, name: str, url: str, event: Callable[[], object], after: float) -> tuple[Results, Results]:
-        with Load(self.ingress.cluster, self.folder / name, [Request(url, self.host)], RATE) as load:
+        # A client repeats a GET by itself when its kept connection has ended, and the proxy repeats it on other pods.
+        requests = [Request(url, self.host, method) for method in ("GET", "POST")]
+        with Load(self.ingress.cluster, self.folder / name, requests, RATE) as load:
             time.sleep(HEAD_START_SECONDS)
             event()
             time.sleep(after)
@@ -212,7 +219,7 @@ def single_proxy(ours: dict[str, Any], node: Machine) -> dict[str, Any]:
 
 def lost(results: Results) -> Lost:
     """Count what was lost."""
-    return Lost(len(results.failed), len(results.hits), results.error_seconds)
+    return Lost(len(results.failed), len(results.hits), results.error_seconds, results.silent_seconds)
 
 
 def run(

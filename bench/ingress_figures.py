@@ -17,11 +17,13 @@ class Lost:
         failed: Requests without a 200.
         sent: All requests.
         seconds: From the first that failed to the last one; 0 when fewer than two did.
+        silent: Seconds of the longest time in which none was answered.
     """
 
     failed: int
     sent: int
     seconds: float
+    silent: float
 
     def __str__(self) -> str:
         return f"{self.failed} / {self.sent}"
@@ -73,14 +75,18 @@ def render(outcomes: Sequence[Outcome], about: Circumstances) -> str:
     machine = f"{about.date}; {about.cores} cores, {about.memory_gib:.0f} GiB of memory, three nodes on it"
     start, end = about.load
     load = f"load average {start:.1f} at the start and {end:.1f} at the end, the cluster and the requests included"
-    rate = f"{about.rate} requests a second to each side, half of them on new connections"
-    reading = "failed / sent, and the seconds from the first failure to the last"
+    rate = f"{about.rate} requests a second to each side, half of them on new connections, half of them POSTs"
+    reading = "failed / sent, the seconds from the first failure to the last, and the longest time without any answer"
     lines = [f"{machine}; {load}.", f"Versions: {versions}. {rate}; {reading}."]
-    heads = ["event", "new connections", "kept-alive", "s of errors", "one proxy, no VIP", "s of errors "]
+    ours = ["new connections", "kept-alive", "s of errors", "s without answer"]
+    heads = ["event", *ours, "one proxy, no VIP", "s of errors ", "s without answer "]
     return "\n".join(lines) + "\n\n" + markdown_table(heads, [_row(each) for each in outcomes]) + "\n"
 
 
 def _row(outcome: Outcome) -> list[str]:
-    baseline = outcome.baseline
-    other = [str(baseline), f"{baseline.seconds:.1f}"] if baseline else ["-", "-"]
-    return [outcome.event, str(outcome.fresh), str(outcome.kept), f"{outcome.both.seconds:.1f}", *other]
+    other = [str(outcome.baseline), *_seconds(outcome.baseline)] if outcome.baseline else ["-"] * 3
+    return [outcome.event, str(outcome.fresh), str(outcome.kept), *_seconds(outcome.both), *other]
+
+
+def _seconds(lost: Lost) -> list[str]:
+    return [f"{lost.seconds:.1f}", f"{lost.silent:.1f}"]

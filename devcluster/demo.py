@@ -225,7 +225,11 @@ class Demo:
 
     @contextmanager
     def load(self, project: str) -> Generator[Callable[[], Load]]:
-        """Send requests to a project through the VIP as long as the context lasts; call what it yields afterwards."""
+        """Send requests to a project through the VIP as long as the context lasts; call what it yields afterwards.
+
+        Raises:
+            SetupError: The requests ended before the context did, so that they say nothing about the rest of it.
+        """
         url = httpx2.URL(self.url(project))
         results = self.folder / "load.bin"
         target = f"GET http://{self.instance.ingress_addresses[0]}{url.path}\nHost: {url.host}\n"
@@ -242,6 +246,8 @@ class Demo:
         process.stdin.close()
         try:
             yield lambda: self._load(vegeta, results)
+            if process.poll() is not None:
+                raise SetupError(f"the requests to {project} ended too early, with exit code {process.returncode}")
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)

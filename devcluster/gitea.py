@@ -69,7 +69,8 @@ class Gitea:
         """Start it, and make its administrator the first time; one that runs already is left alone.
 
         Raises:
-            SetupError: It does not come up, with the end of its log in the details; or what it needs can't be had.
+            SetupError: It does not come up, with the end of its log in the details; what it needs can't be had; or
+                another server answers there.
         """
         tool = find("gitea")
         debian.ensure_installed(tool.needs, progress)
@@ -77,6 +78,8 @@ class Gitea:
         if any(path.resolve().is_relative_to(_MOUNTS) for path in (self.folder, program)):
             raise SetupError(f"Gitea can't run from a folder below {_MOUNTS}: use another one")
         if self.answers():
+            if not processes.marked(self.folder):
+                raise SetupError(f"another server answers on {self.url}: end it, or use another address or port")
             return
         self.stop()
         self._prepare()

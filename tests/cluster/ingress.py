@@ -18,6 +18,9 @@ from tests.cluster.program import Program
 RATE = 200
 HEAD_START_SECONDS = 2.0
 SETTLE_SECONDS = 180.0
+LONGEST_SILENCE_SECONDS = 5.0
+"""In which no request at all is answered while an address moves. That takes 0.7 s; a first packet that got lost is sent
+again after 1, 3 and 7 s, so that what is not over after three seconds is seen here as one of seven, or nearly so."""
 NAMESPACE = "--namespace=package-ingress"
 LABEL = "package-platform/ingress"
 PROJECT = "SJZY.Package.Api"
@@ -175,6 +178,9 @@ class Ingress:
     ) -> Loads:
         """Return what became of the requests before, during and for so many seconds after an event.
 
+        Each URL is asked by GET and by POST in turn: a GET whose kept connection has ended is sent again by the client
+        itself, and by the proxy when a pod fails, so that only a POST is lost where something is.
+
         Args:
             folder: for the results.
             event: what happens meanwhile; it returns when it is over.
@@ -182,8 +188,8 @@ class Ingress:
             url: URL and host that are asked; by default those of a back end.
             others: further URL → host, asked in turn with the first.
         """
-        requests = [Request(*(url or self.program.url(PROJECT)))]
-        requests += [Request(each, host) for each, host in (others or {}).items()]
+        asked = [url or self.program.url(PROJECT), *(others or {}).items()]
+        requests = [Request(*each, method) for method in ("GET", "POST") for each in asked]
         with Load(self.cluster, folder, requests, RATE) as load:
             time.sleep(HEAD_START_SECONDS)
             event()

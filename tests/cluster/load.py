@@ -1,6 +1,7 @@
 """Load on the ingress while something is released: vegeta in the background, and what it saw, answer by answer."""
 
 import base64
+import itertools
 import json
 import re
 import signal
@@ -9,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +25,17 @@ LONGEST_SECONDS = 900
 REQUEST_SECONDS = 30
 """An answer that a busy machine gives late is not a lost one."""
 MOST_WORKERS = 100
-STOP_SECONDS = 30.0
+STOP_SECONDS = REQUEST_SECONDS + 15.0
+"""After the last request was sent; one that is never answered is given up before, and counted."""
+IN_FLIGHT = "3s"
+"""Longer than the kubelet takes to stop a pod after the proxy has turned away from it, even on a busy machine: so some
+of these are in flight at every stop, and a pod that does not drain must lose them."""
 PAGE_TAG = re.compile(r'<meta name="tag" content="([^"]+)">')
 """How a sample front end tells its tag."""
+
+
+class LoadError(AssertionError):
+    """A load was not there for as long as it should have been: what it saw says nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Hit:
         error: why there was none.
         body: of the answer.
         seconds: until the answer was complete.
+        url: that was asked.
     """
 
     time: datetime
@@ -61,6 +71,7 @@ class Hit:
     error: str
     body: str
     seconds: float
+    url: str
 
     @property
     def said(self) -> Mapping[str, Any]:
@@ -104,14 +115,43 @@ class Results:
         times = [hit.time for hit in self.failed]
         return (max(times) - min(times)).total_seconds() if times else 0.0
 
+    @property
+    def silent_seconds(self) -> float:
+        """The longest time in which no answer came: unlike what failed, it also tells of requests that had to wait.
+
+        Not how long the slowest one took: that may be due to one pod, while all others are answered.
+        """
+        sent = [hit.time for hit in self.hits]
+        answered = [hit.time + timedelta(seconds=hit.seconds) for hit in self.hits if hit.code == 200]
+        # What comes after the last request was sent comes late because no more are sent.
+        moments = sorted([*sent[:1], *(each for each in answered if each <= sent[-1]), *sent[-1:]])
+        return max(((after - before).total_seconds() for before, after in itertools.pairwise(moments)), default=0.0)
+
+    def of(self, address: str) -> "Results":
+        """Return those that went to an address."""
+        return Results(tuple(hit for hit in self.hits if httpx2.URL(hit.url).host == address))
+
     def __add__(self, other: Self) -> "Results":
         return Results(tuple(sorted((*self.hits, *other.hits))))
+
+
+def back_end_requests(url: str, host: str) -> list[Request]:
+    """Return what is lost most easily: long ones, which are in flight when a pod leaves, and such as nobody repeats."""
+    return [
+        Request(url, host),
+        Request(f"{url}?delay=100ms", host),
+        Request(url, host, "POST"),
+        Request(f"{url}?delay={IN_FLIGHT}", host, "POST"),
+    ]
 
 
 class Load:
     """A steady stream of requests for as long as the context lasts.
 
     Half of it reuses its connections and half opens one for every request.
+
+    Raises:
+        LoadError: at the end of the context, if the load ended before, or would not end.
     """
 
     def __init__(self, cluster: Cluster, folder: Path, requests: Sequence[Request], rate: int) -> None:
@@ -143,15 +183,36 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        seconds = time.monotonic() - self._started
+        problems = [self._ended_before(process, seconds) for process in self._running]
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-        for process in self._running:
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        problems += [self._end(process) for process in self._running]
+        told = "; ".join(dict.fromkeys(filter(None, problems)))
+        # What went wrong in the context says more.
+        if told and error is None:
+            raise LoadError(f"{self._folder}: {told}")
+
+    @staticmethod
+    def _ended_before(process: subprocess.Popen[bytes], seconds: float) -> str:
+        """Return what is wrong with a process that should still run; "" when it does."""
+        if process.poll() is None:
+            return ""
+        if process.returncode == 0 and seconds >= LONGEST_SECONDS:
+            return f"the load ended by itself after {LONGEST_SECONDS} s, but was needed for {seconds:.0f} s"
+        return f"the load was over before it was stopped after {seconds:.0f} s, with exit code {process.returncode}"
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> str:
+        """Wait until a process that was told to stop has ended; return what went wrong, "" when nothing did."""
+        try:
+            code = process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"the load did not stop within {STOP_SECONDS:.0f} s and was killed, with what it had seen"
+        return f"the load ended with exit code {code}" if code else ""
 
     def _attack(self, keepalive: str) -> subprocess.Popen[bytes]:
         command = [
@@ -183,11 +244,11 @@ class Load:
 
     def kept(self) -> Results:
         """Return what came of the requests on connections that were used before."""
-        return Results(tuple(self._read(self._results("true"))))
+        return Results(tuple(sorted(self._read(self._results("true")))))
 
     def fresh(self) -> Results:
         """Return what came of the requests that each opened a connection."""
-        return Results(tuple(self._read(self._results("false"))))
+        return Results(tuple(sorted(self._read(self._results("false")))))
 
     def _results(self, keepalive: str) -> Path:
         return self._folder / f"keepalive-{keepalive}.bin"
@@ -200,4 +261,5 @@ class Load:
 
 def _hit(told: Mapping[str, Any]) -> Hit:
     body = base64.b64decode(told["body"] or "").decode(errors="replace")
-    return Hit(datetime.fromisoformat(told["timestamp"]), told["code"], told["error"], body, told["latency"] / 1e9)
+    sent = datetime.fromisoformat(told["timestamp"])
+    return Hit(sent, told["code"], told["error"], body, told["latency"] / 1e9, told["url"])

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +22,21 @@ pytestmark = pytest.mark.soak
 
 
 @pytest.fixture
-def account(program: Program, cluster: Cluster, tmp_path: Path) -> Path:
-    """A kubeconfig with a token of the job ``packet``, as a Jenkins credential would hold it."""
+def account(program: Program, cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig with a token of the job ``packet``, as a Jenkins credential would hold it; then its rights go."""
     rights = tmp_path / "access.yaml"
     rights.write_text(yaml.safe_dump_all(objects(program.namespace, [OWN])))
     cluster.kubectl("apply", f"--filename={rights}")
-    token = cluster.kubectl("create", "token", f"{PREFIX}{OWN}", f"--namespace={program.namespace}").strip()
-    admin = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
-    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
-    file = tmp_path / "kubeconfig"
-    file.write_text(json.dumps(admin))
-    return file
+    try:
+        token = cluster.kubectl("create", "token", f"{PREFIX}{OWN}", f"--namespace={program.namespace}").strip()
+        admin = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
+        admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
+        file = tmp_path / "kubeconfig"
+        file.write_text(json.dumps(admin))
+        yield file
+    finally:
+        # The policy binds the whole cluster, and other tests go on in it.
+        cluster.kubectl("delete", f"--filename={rights}", "--ignore-not-found")
 
 
 def tried(cluster: Cluster, account: Path, tmp_path: Path, *words: str, body: object = None) -> str:

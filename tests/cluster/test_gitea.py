@@ -4,6 +4,7 @@ The last stage is replaced: what is deployed is the matter of `test_pipeline.py`
 """
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from tests.unit.test_job_runner import wait
 pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parents[2]
-ADDRESS, PORT = "127.0.0.1", 3607
+ADDRESS = "127.0.0.1"
 OWNER, API, PAGE, CONFIG = "sjzy", "Some.Api", "web", "config"
 KEY = "k" * 32
 WRONG = {keys.GITEA_TOKEN: "mistyped"}
@@ -95,7 +96,9 @@ class Forge:
 @pytest.fixture(scope="module")
 def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
     folder = tmp_path_factory.mktemp("gitea")
-    gitea, receiver = Gitea(folder / "gitea", ADDRESS, PORT), Receiver()
+    with socket.create_server((ADDRESS, 0)) as free:
+        port = int(free.getsockname()[1])
+    gitea, receiver = Gitea(folder / "gitea", ADDRESS, port), Receiver()
     server = ThreadingHTTPServer((ADDRESS, 0), _handler(receiver))
     receiver.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -14,7 +14,7 @@ import pytest
 from devcluster import machine
 from devcluster.instance import Machine
 from tests.cluster.embedded import Cluster
-from tests.cluster.ingress import NAMESPACE, Ingress
+from tests.cluster.ingress import LONGEST_SILENCE_SECONDS, NAMESPACE, Ingress
 from tests.cluster.load import Results
 from tests.cluster.program import Program
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.soak
 """Too long for every run of `make test`, whose other tests go through the same ingress; `make soak` runs them."""
 
 MOST_LOST = 400
+LEAST_REQUESTS = 500
 HEAL_SECONDS = 120.0
 
 
@@ -39,17 +40,21 @@ def ingress(program: Program, cluster: Cluster) -> Iterator[Ingress]:
 
 
 def assert_over(results: Results, last: int = 50) -> None:
-    """Check that the loss is over: the last requests were all answered."""
-    assert len(results.hits) > 500
+    """Check that the loss is over and was short: the last requests were all answered, and never none for long.
+
+    What hangs is not lost for as long as its client waits, so that a count of losses alone would allow half a minute.
+    """
+    assert len(results.hits) > LEAST_REQUESTS
+    assert results.silent_seconds < LONGEST_SILENCE_SECONDS, results.summary()
     assert {hit.code for hit in results.hits[-last:]} == {200}, results.summary()
 
 
 def test_a_killed_proxy(ingress: Ingress, tmp_path: Path) -> None:
+    """Whether the address moves depends on how fast the proxy is back."""
     before = ingress.holder()
     results = ingress.under_load(tmp_path, lambda: ingress.kill(before, "traefik"), 10).all
     assert results.failed, "a killed proxy can't go unnoticed: the load does not see it"
     assert len(results.failed) <= MOST_LOST, results.summary()
-    assert ingress.holder() != before
     assert_over(results)
 
 
@@ -81,6 +86,7 @@ def cut_and_on(ingress: Ingress, folder: Path, node: Machine) -> None:
     assert ingress.holder() != node
     assert_over(cut)
     on = ingress.under_load(folder / "on", lambda: ingress.power("node-up", node), 25).all
+    assert len(on.hits) > LEAST_REQUESTS
     assert on.failed == [], on.summary()
 
 

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from devcluster import commands, kubectl, machine
 from tests.cluster.embedded import Cluster
-from tests.cluster.ingress import HEAD_START_SECONDS, NAMESPACE, PROJECT, RATE, Ingress, Loads
+from tests.cluster.ingress import HEAD_START_SECONDS, LONGEST_SILENCE_SECONDS, NAMESPACE, PROJECT, RATE, Ingress, Loads
 from tests.cluster.load import Load, Request
 from tests.cluster.program import Program
 
@@ -37,6 +37,7 @@ MOST_KEPT_LOST = 5
 SECRET = "test-certificate"  # noqa: S105 - its name
 RENEWAL_SECONDS = 180.0
 """The kubelet brings a changed Secret within a minute and a half."""
+LEAST_REQUESTS = 500
 EXTRA_HOST = "added-while-it-runs.package.test"
 
 
@@ -100,10 +101,11 @@ class Talkers:
 
 def assert_planned(loads: Loads) -> None:
     """Check that nothing was lost on new connections, and that the load was there to the end."""
-    assert len(loads.fresh.hits) > 500
+    assert len(loads.fresh.hits) > LEAST_REQUESTS
     assert loads.fresh.failed == [], loads.summary()
     assert len(loads.kept.failed) <= MOST_KEPT_LOST, loads.summary()
     assert {hit.code for hit in loads.all.hits[-50:]} == {200}
+    assert loads.all.silent_seconds < LONGEST_SILENCE_SECONDS, loads.summary()
 
 
 @pytest.mark.parametrize("name", ["traefik", "keepalived"])
@@ -134,6 +136,7 @@ def test_the_holder_leaves_for_maintenance_and_comes_back(ingress: Ingress, tmp_
     assert talkers.ended >= 20
     assert talkers.answers > 20 * 10
     back = ingress.under_load(tmp_path / "back", lambda: (ingress.join(before), ingress.settle()), 3)
+    assert len(back.all.hits) > LEAST_REQUESTS
     assert back.all.failed == [], back.summary()
     assert ingress.holder() == after, "the address stays where it is"
 
@@ -166,7 +169,8 @@ def test_an_ingress_is_added_and_removed(ingress: Ingress, tmp_path: Path) -> No
 
     def wait_for(code: int) -> None:
         deadline = time.monotonic() + 30
-        while httpx2.get(f"http://{ingress.address}{path}", headers={"Host": EXTRA_HOST}).status_code != code:
+        url, headers = f"http://{ingress.address}{path}", {"Host": EXTRA_HOST}
+        while httpx2.get(url, headers=headers, trust_env=False).status_code != code:
             assert time.monotonic() < deadline, f"it never answers {code}"
             time.sleep(0.2)
 
@@ -178,6 +182,7 @@ def test_an_ingress_is_added_and_removed(ingress: Ingress, tmp_path: Path) -> No
         wait_for(404)
 
     loads = ingress.under_load(tmp_path, add_and_remove, 3)
+    assert len(loads.all.hits) > LEAST_REQUESTS
     assert loads.all.failed == [], loads.summary()
 
 
@@ -192,10 +197,15 @@ def test_two_addresses_are_carried_by_two_nodes_and_either_takes_both(ingress: I
     url, host = ingress.program.url(PROJECT)
     others = {url.replace(ingress.address, ingress.second): host}
     busy = ingress.under_load(tmp_path / "both", lambda: None, 5, others=others)
+    assert len(busy.all.hits) > LEAST_REQUESTS
     assert busy.all.failed == [], busy.summary()
     first = ingress.holder()
     cut = ingress.under_load(tmp_path / "cut", lambda: ingress.power("node-down", first), 15, others=others)
     assert len(cut.all.failed) <= 400, cut.summary()
+    for address in (ingress.address, ingress.second):
+        asked = cut.all.of(address)
+        assert len(asked.hits) > LEAST_REQUESTS
+        assert asked.silent_seconds < LONGEST_SILENCE_SECONDS, asked.summary()
     assert {hit.code for hit in cut.all.hits[-50:]} == {200}, cut.summary()
     assert first not in (ingress.holder(), ingress.holder(ingress.second))
 
@@ -252,7 +262,7 @@ def test_https_its_redirect_and_a_renewed_certificate(ingress: Ingress, tmp_path
     ingress.settle()
     url, host = ingress.program.url(PROJECT)
     secure = url.replace("http://", "https://").replace(":80", "")
-    plain = httpx2.get(url, headers={"Host": host})
+    plain = httpx2.get(url, headers={"Host": host}, trust_env=False)
     assert plain.status_code in (301, 308)
     assert plain.headers["location"] == f"https://{host}{httpx2.URL(url).path}"
     addresses = [str(node.address) for node in ingress.nodes]
@@ -266,7 +276,7 @@ def test_https_its_redirect_and_a_renewed_certificate(ingress: Ingress, tmp_path
             time.sleep(1)
         time.sleep(2)
     assert load.results().failed == [], load.results().summary()
-    assert len(load.results().hits) > 500
+    assert len(load.results().hits) > LEAST_REQUESTS
     assert pods == [ingress.pod(node, "traefik") for node in ingress.nodes], "no proxy was replaced"
     restarts = [
         status["restartCount"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.embedded import Cluster
-from tests.cluster.load import Load, Request, Results
+from tests.cluster.load import Load, Request, Results, back_end_requests
 from tests.cluster.program import Program
 
 SOAK = os.environ.get("PACKAGE_PLATFORM_SOAK") == "1"
@@ -22,9 +22,6 @@ FRONT_END_RATE = 30
 CALL_RATE = 50
 HEAD_START_SECONDS = 2.0
 MOST_UNPROTECTED_RELEASES = 3
-IN_FLIGHT = "3s"
-"""Longer than the kubelet takes to stop a pod after the proxy has turned away from it, even on a busy machine: so some
-of these are in flight at every stop, and a pod that does not drain must lose them."""
 API = "SJZY.Package.Api"
 OUTPUT = "SJZY.Package.Output.Api"
 FRONT_END = "packet"
@@ -32,17 +29,6 @@ UNPROTECTED = """
 shutdown: {preStopSeconds: 0, drainSeconds: 0}
 env: {DRAIN: "off"}
 """
-
-
-def back_end_requests(program: Program) -> list[Request]:
-    """Return what is lost most easily: long ones, which are in flight when a pod leaves, and such as nobody repeats."""
-    url, host = program.url(API)
-    return [
-        Request(url, host),
-        Request(f"{url}?delay=100ms", host),
-        Request(url, host, "POST"),
-        Request(f"{url}?delay={IN_FLIGHT}", host, "POST"),
-    ]
 
 
 def release(program: Program, *projects: str) -> None:
@@ -80,7 +66,7 @@ def test_a_release_of_two_back_ends_and_a_front_end_loses_no_request(
     program: Program, cluster: Cluster, tmp_path: Path
 ) -> None:
     before = program.tags
-    back = Load(cluster, tmp_path / "back", back_end_requests(program), BACK_END_RATE)
+    back = Load(cluster, tmp_path / "back", back_end_requests(*program.url(API)), BACK_END_RATE)
     between = Load(cluster, tmp_path / "between", calls(program), CALL_RATE)
     front = Load(cluster, tmp_path / "front", [Request(*program.url(FRONT_END))], FRONT_END_RATE)
     with back, between, front:
@@ -104,7 +90,8 @@ def test_the_same_without_the_protections_loses_requests(program: Program, clust
     program.wait_until_settled()
     results = Results(())
     for attempt in range(MOST_UNPROTECTED_RELEASES):
-        with Load(cluster, tmp_path / str(attempt), back_end_requests(program), BACK_END_RATE) as load:
+        requests = back_end_requests(*program.url(API))
+        with Load(cluster, tmp_path / str(attempt), requests, BACK_END_RATE) as load:
             time.sleep(HEAD_START_SECONDS)
             release(program, API)
         results = load.results()

@@ -149,6 +149,8 @@ def test_a_project_goes_through_all_strategies_and_loses_nothing(
     results = load.results()
     assert not results.failed, results.summary()
     assert len(results.hits) >= LEAST_REQUESTS
+    assert set(results.tags) == set(tags)
+    assert {hit.tag for hit in results.hits[-50:]} == {tags[-1]}
     assert slots == [expected for _, expected in STRATEGIES]
 
 

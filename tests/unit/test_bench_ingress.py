@@ -1,12 +1,13 @@
 """The pure parts of the ingress measurement: its table, its place in the document, and the single proxy beside ours."""
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from bench.__main__ import DOCUMENT, ROOT
-from bench.ingress import SINGLE, SINGLE_PORT, Comparison, single_proxy
+from bench.ingress import SINGLE, SINGLE_PORT, Comparison, lost, single_proxy
 from bench.ingress_figures import BEGIN, END, Circumstances, Lost, Outcome, render
 from bench.report import BEGIN as OTHER_BEGIN
 from bench.report import END as OTHER_END
@@ -16,25 +17,48 @@ from devcluster.instance import Instance
 from manifests import traefik
 from model.ingress import VipIngress
 from tests.cluster.ingress import NAMESPACE
+from tests.cluster.load import Hit, Results
 from tests.conftest import committed_stack
 
 ABOUT = Circumstances("2026-01-02", 2, 23.6, (1.25, 7.5), 200, {"Traefik": "3.7.10"})
-QUIET = Lost(0, 1000, 0.0)
+QUIET = Lost(0, 1000, 0.0, 0.1)
 
 
 def test_the_table_has_both_sides_and_says_where_the_single_proxy_has_no_such_event() -> None:
     outcomes = [
-        Outcome("a crash", Lost(3, 1000, 0.2), Lost(5, 1001, 0.4), Lost(8, 2001, 0.5), Lost(900, 2000, 4.5)),
+        Outcome(
+            "a crash",
+            Lost(3, 1000, 0.2, 0.3),
+            Lost(5, 1001, 0.4, 0.4),
+            Lost(8, 2001, 0.5, 0.6),
+            Lost(900, 2000, 4.5, 4.7),
+        ),
         Outcome("a move", QUIET, QUIET, QUIET, None),
     ]
     lines = render(outcomes, ABOUT).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| a ")]
     assert cells == [
-        ["a crash", "3 / 1000", "5 / 1001", "0.5", "900 / 2000", "4.5"],
-        ["a move", "0 / 1000", "0 / 1000", "0.0", "-", "-"],
+        ["a crash", "3 / 1000", "5 / 1001", "0.5", "0.6", "900 / 2000", "4.5", "4.7"],
+        ["a move", "0 / 1000", "0 / 1000", "0.0", "0.1", "-", "-", "-"],
     ]
     assert "load average 1.2 at the start and 7.5 at the end" in lines[0]
     assert "200 requests a second" in lines[1]
+
+
+def hit(second: float, code: int = 200, seconds: float = 0.0) -> Hit:
+    return Hit(datetime(2026, 1, 2, tzinfo=UTC) + timedelta(seconds=second), code, "", "", seconds, "http://10.0.0.1/")
+
+
+def test_requests_that_only_wait_are_seen_and_one_that_is_slow_alone_is_not() -> None:
+    hangs = Results((hit(0), hit(1), hit(1.5, seconds=7), hit(2, seconds=6.5), hit(9)))
+    assert lost(hangs) == Lost(0, 5, 0.0, 7.5)
+    alone = Results((hit(0), hit(1, seconds=7), *(hit(second) for second in range(2, 9))))
+    assert alone.silent_seconds == 2.0
+    to_the_end = Results((hit(0), hit(1, 0), hit(5, 0)))
+    assert (lost(to_the_end).seconds, lost(to_the_end).silent) == (4.0, 5.0)
+    late = Results((hit(0), hit(1), hit(1.5, seconds=20)))
+    assert late.silent_seconds == 1.0, "no more are sent"
+    assert Results(()).silent_seconds == 0.0
 
 
 def test_the_document_has_a_place_of_its_own_for_it() -> None:

@@ -45,10 +45,15 @@ def test_the_load_is_ended_with_the_services(demo: Demo, monkeypatch: pytest.Mon
     vegeta.write_text("#!/bin/sh\nexec sleep 300\n")
     vegeta.chmod(0o755)
     monkeypatch.setattr(Demo, "url", answering("http://api.package.test/"))
-    with demo.load("Some.Api"):
-        assert any(processes.marked(service) for service in demo.instance.services)
-        demo.stop()
-        assert not any(processes.marked(service) for service in demo.instance.services)
+
+    def stopped_under_load() -> None:
+        with demo.load("Some.Api"):
+            assert any(processes.marked(service) for service in demo.instance.services)
+            demo.stop()
+            assert not any(processes.marked(service) for service in demo.instance.services)
+
+    with pytest.raises(SetupError, match="ended too early, with exit code -9"):
+        stopped_under_load()
 
 
 def test_a_push_that_git_refuses_is_an_error_of_the_demo(demo: Demo) -> None:
@@ -143,6 +148,13 @@ def test_a_first_start_that_was_cut_off_is_begun_anew(tmp_path: Path, program: l
     server.start(QUIET)
     assert left.exists(), "a first start that came to its end is not repeated"
     assert program.count("migrate") == 1
+
+
+@pytest.mark.usefixtures("program")
+def test_a_server_of_somebody_else_is_not_taken_for_gitea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gitea, "answers", answering(answer=True))
+    with pytest.raises(SetupError, match=r"another server answers on http://127\.0\.0\.1:3000"):
+        Gitea(tmp_path / "gitea", "127.0.0.1").start(QUIET)
 
 
 def test_what_gitea_needs_is_installed(tmp_path: Path, program: list[str]) -> None:
