@@ -239,6 +239,19 @@ def test_one_node_at_a_time_on_the_labelled_nodes(name: str) -> None:
     assert spec["minReadySeconds"] > 0
 
 
+def test_keepalived_runs_only_where_its_peers_know_it() -> None:
+    """Anywhere else it would hear no advert, and take an address that another node holds."""
+    required = pod("test", keepalived.COMPONENT)["affinity"]["nodeAffinity"]
+    terms = required["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    given = environment("test").ingress.ha
+    assert isinstance(given, VipIngress)
+    # Kubernetes takes one value in a requirement of a field, and one of the terms has to fit.
+    assert terms == [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node.name]}]} for node in given.nodes
+    ]
+    assert "affinity" not in pod("test", PROXY)
+
+
 def test_a_changed_vip_makes_another_config_map_and_keeps_the_daemon_set() -> None:
     given = environment("test")
     changed = vips(TWO)
