@@ -312,8 +312,8 @@ class NlbIngress(Frozen):
     """Whether it has addresses in the Internet."""
     replicas: Annotated[Count, Field(ge=2)] = 3
     """Number of proxies, spread over the zones."""
-    max_unavailable: Percent = 34
-    """How many of the proxies may be away during an eviction, in percent."""
+    max_unavailable: Percent = 33
+    """How many of the proxies may be away during an eviction, in percent; Kubernetes rounds up to whole ones."""
     proxy: ProxySettings = ProxySettings()
     """The proxy."""
     tls: Tls | None = None

@@ -256,7 +256,7 @@ def test_the_budget_of_the_proxies_is_one_that_kubernetes_can_reckon() -> None:
     """A DaemonSet has no scale, from which ``maxUnavailable`` and percentages are reckoned; a Deployment has."""
     kept = one("test", "PodDisruptionBudget", PROXY)["spec"]
     assert (kept["minAvailable"], "maxUnavailable" in kept) == (len(NODES) - 1, False)
-    assert one("nlb", "PodDisruptionBudget", PROXY)["spec"]["maxUnavailable"] == "34%"
+    assert one("nlb", "PodDisruptionBudget", PROXY)["spec"]["maxUnavailable"] == "33%"
 
 
 def test_a_changed_vip_makes_another_config_map_and_keeps_the_daemon_set() -> None:

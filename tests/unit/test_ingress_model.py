@@ -1,9 +1,11 @@
 """The cluster's ingress as it is written: what is refused, each with one line, and what follows from it."""
 
+import math
 from typing import Any
 
 import pytest
 
+from model.ingress import NlbIngress
 from model.problems import SettingsError
 from model.stack import Stack, parse_stack
 
@@ -84,6 +86,13 @@ def test_the_proxies_behind_an_nlb_have_no_unsafe_sysctl() -> None:
         "sysctl: remove it"
     )
     assert parse({**KEEPALIVED, "proxy": {"tcpRetries": 3}})
+
+
+def test_one_proxy_of_three_may_be_away_behind_an_nlb() -> None:
+    ingress = parse(NLB).environment.ingress.ha
+    assert isinstance(ingress, NlbIngress)
+    # Kubernetes rounds up.
+    assert math.ceil(ingress.replicas * ingress.max_unavailable / 100) == 1
 
 
 def vips(*addresses: str) -> list[dict[str, Any]]:
