@@ -96,8 +96,8 @@ def _entry_points(ingress: ProxyIngress) -> list[str]:
         if proxy.trusted_proxies:
             lines.append(f"{point}.forwardedheaders.trustedips={','.join(proxy.trusted_proxies)}")
         if isinstance(ingress, NlbIngress):
-            # The load balancer tells the client's address by the PROXY protocol.
-            lines.append(f"{point}.proxyprotocol.trustedips={','.join(proxy.trusted_proxies) or '127.0.0.1/32'}")
+            # The load balancer tells the client's address by the PROXY protocol; from anyone else it is ignored.
+            lines.append(f"{point}.proxyprotocol.trustedips={','.join(proxy.trusted_proxies)}")
     if ingress.tls:
         lines.append("--entrypoints.websecure.http.tls=true")
     if ingress.tls and ingress.tls.redirect:

@@ -21,7 +21,17 @@ from manifests.ha_ingress import ha_ingress
 from manifests.ingress_objects import BUSYBOX, INGRESS_NODE
 from manifests.traefik import PROXY
 from model.environment import Environment, Ingress, Registry
-from model.ingress import AlbIngress, HaIngressSettings, IngressNode, Lvs, NlbIngress, Tls, Vip, VipIngress
+from model.ingress import (
+    AlbIngress,
+    HaIngressSettings,
+    IngressNode,
+    Lvs,
+    NlbIngress,
+    ProxySettings,
+    Tls,
+    Vip,
+    VipIngress,
+)
 from tests.conftest import committed_stack
 from tests.golden.test_golden import KUBERNETES_VERSIONS, YamlFiles
 
@@ -45,6 +55,7 @@ CASES: dict[str, HaIngressSettings] = {
     "nlb": NlbIngress(
         kind="nlb",
         zones=("cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b", "cn-hangzhou-j:vsw-bp1c"),
+        proxy=ProxySettings(trusted_proxies=("10.20.0.0/20", "10.20.16.0/20", "10.20.32.0/20")),
         tls=TLS,
     ),
 }
