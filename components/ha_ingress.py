@@ -69,7 +69,8 @@ class HaIngress(pulumi.ComponentResource):
         self.named = [resource for kind, resource in first if kind in _NAMED]
         before = [resource for _, resource in first] or before
         for manifest in (*manifests.workloads, *manifests.last):
-            # One after another: the proxies are rolled before the addresses, never both at once.
+            # One after another: the proxies are rolled before the addresses. Only provider 4.x waits for a DaemonSet;
+            # with 2.0.0, which has no such wait (provider/pkg/await/awaiters.go), both roll at a time.
             before = [self._declare(manifest, before)]
         vips = [vip.address for vip in args.ingress.vips] if isinstance(args.ingress, VipIngress) else []
         self.addresses = pulumi.Output.from_input(vips)

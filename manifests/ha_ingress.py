@@ -22,7 +22,7 @@ class HaIngressManifests:
     Attributes:
         namespace: of what lies in one; None where the cloud is the proxy.
         first: what the rest refers to, in any order.
-        workloads: what is rolled out, one after another.
+        workloads: what is rolled out, one after another as far as Pulumi waits (provider 4.x).
         last: what sends traffic to them.
     """
 
