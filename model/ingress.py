@@ -160,7 +160,10 @@ class Vip(Frozen):
 
 
 class Lvs(Frozen):
-    """IPVS in front of the proxies: the holder of a VIP spreads connections over all ingress nodes."""
+    """IPVS in front of the proxies: the holder of a VIP is to spread connections over all ingress nodes.
+
+    Never run, and it may do nothing: see docs/how-to/ha-ingress.md.
+    """
 
     mode: Literal["DR", "NAT"] = "DR"
     """``DR``: answers go to the client directly (the nodes must not answer ARP for the VIP). ``NAT``: they come back
@@ -199,7 +202,8 @@ class VipIngress(Frozen):
     tls: Tls | None = None
     """HTTPS; without it only plain HTTP is served."""
     lvs: Lvs | None = None
-    """IPVS in front; refused at start on a node whose kernel lacks it."""
+    """IPVS in front; refused at start on a node whose kernel lacks it. Never run, and it may do nothing, as the host
+    ports of the proxies come before it: see docs/how-to/ha-ingress.md."""
 
     @model_validator(mode="after")
     def _checked(self) -> VipIngress:
