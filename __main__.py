@@ -98,7 +98,7 @@ def main() -> None:
         args = HaIngressArgs(environment, environment.ingress.ha, stack.cluster_secrets, entered.load_balancer)
         ingress = HaIngress("ingress", args, after())
         pulumi.export("ingress", {"className": ingress.class_name, "addresses": ingress.addresses})
-        first.append(ingress)
+        first += ingress.named
     apps = {each.gitea_name: declare(stack, each, entered.ask, after()) for each in stack.deployed}
     keep(stack.left_claims, environment, after())
     export(stack, apps, {} if stack.whole else read_outputs())

@@ -11,6 +11,8 @@ import os
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pulumi
 
@@ -22,6 +24,9 @@ from model.problems import SettingsError
 from model.project import SmokeCheck
 from model.stack import Application
 from model.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from lightkube.config.kubeconfig import KubeConfig
 
 PATIENCE_SECONDS = 15.0
 """How long a check is asked again: a Service knows its pods a moment after they are ready."""
@@ -133,7 +138,7 @@ def connect(kubeconfig: str = "") -> Ask:
                 plain_mapping(parse_yaml("kubeconfig", told)) or {}
             )
         else:
-            config = KubeConfig.from_file(told) if told else KubeConfig.from_env()
+            config = _of_file_or_pod(told)
         chosen = config.get(None if kubeconfig else own.get("context"))
     except (ConfigError, SettingsError, KeyError) as error:
         raise SmokeError(f"{_NO_CLUSTER}: {error}") from None
@@ -150,3 +155,15 @@ def connect(kubeconfig: str = "") -> Ask:
         return answer.status_code, answer.text
 
     return ask
+
+
+def _of_file_or_pod(path: str) -> KubeConfig:
+    """Return what names the cluster, as Pulumi's provider: a file, the usual file, the pod's own account.
+
+    lightkube's own order has the account first: a job in a pod would change one cluster and ask another.
+    """
+    from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, KubeConfig  # noqa: PLC0415
+
+    if path or Path(DEFAULT_KUBECONFIG).expanduser().exists():
+        return KubeConfig.from_file(path or DEFAULT_KUBECONFIG)
+    return KubeConfig.from_service_account()

@@ -1,6 +1,7 @@
 """``HaIngress``: a cluster's way in as one Pulumi component."""
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import pulumi
 
@@ -8,11 +9,15 @@ from components._apply import apply_any
 from manifests import Manifest
 from manifests.ha_ingress import ha_ingress
 from model.environment import Environment
-from model.ingress import HaIngressSettings, VipIngress
+from model.ingress import AlbIngress, HaIngressSettings, NlbIngress, VipIngress
 from model.secrets import ClusterSecrets
 
-_NODE_SECONDS = 120
-"""How long one node's pods may take to be replaced, from the stop signal to ready."""
+_START_SECONDS = 120
+"""How long a new pod of the ingress may take until it is ready, with the pull of its image."""
+_CLOUD_SECONDS = 360
+"""How long the cloud may take where it is the proxy."""
+_NAMED = {"AlbConfig", "IngressClass"}
+"""What an Ingress refers to."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class HaIngress(pulumi.ComponentResource):
     """The IngressClass that it serves."""
     addresses: pulumi.Output[list[str]]
     """The VIPs; empty where the cloud chooses the addresses."""
+    named: list[pulumi.Resource]
+    """What has to be there before a project's Ingress: the IngressClass, and the AlbConfig that it leads to. Not the
+    proxies: provider 4.x waits until all pods of a changed DaemonSet are there, which fails while one ingress node is
+    down, and would stop every project."""
 
     def __init__(self, name: str, args: HaIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the ingress.
@@ -50,15 +59,18 @@ class HaIngress(pulumi.ComponentResource):
         """
         super().__init__("package-platform:index:HaIngress", name, {}, opts)
         self._name = name
-        self._seconds = _NODE_SECONDS * _places(args.ingress)
+        self._seconds = _seconds(args.ingress)
         manifests = ha_ingress(args.environment, args.ingress, args.secrets)
         before: list[pulumi.Resource] = []
         if manifests.namespace:
             before = [self._declare(manifests.namespace, before)]
         given = [_reusing(manifest, args.load_balancer) for manifest in manifests.first]
-        before = [self._declare(manifest, before) for manifest in given] or before
+        first = [(manifest["kind"], self._declare(manifest, before)) for manifest in given]
+        self.named = [resource for kind, resource in first if kind in _NAMED]
+        before = [resource for _, resource in first] or before
         for manifest in (*manifests.workloads, *manifests.last):
-            # One after another: the proxies are rolled before the addresses, never both at once.
+            # One after another: the proxies are rolled before the addresses. Only provider 4.x waits for a DaemonSet;
+            # with 2.0.0, which has no such wait (provider/pkg/await/awaiters.go), both roll at a time.
             before = [self._declare(manifest, before)]
         vips = [vip.address for vip in args.ingress.vips] if isinstance(args.ingress, VipIngress) else []
         self.addresses = pulumi.Output.from_input(vips)
@@ -87,5 +99,15 @@ def _reusing(manifest: Manifest, load_balancer: pulumi.Input[str] | None) -> Man
     return {**manifest, "spec": {**spec, "config": {**spec["config"], **reused}}}
 
 
-def _places(ingress: HaIngressSettings) -> int:
-    return len(ingress.nodes) if isinstance(ingress, VipIngress) else 3
+def _seconds(ingress: HaIngressSettings) -> int:
+    """Return how long a rolling update may take: one pod after another ends, and the next one starts."""
+    match ingress:
+        case VipIngress():
+            proxy, pods, moves = ingress.proxy, len(ingress.nodes), ingress.hand_over_seconds
+        case NlbIngress():
+            proxy, pods, moves = ingress.proxy, ingress.replicas, 0
+        case AlbIngress():
+            return _CLOUD_SECONDS
+        case _:
+            assert_never(ingress)
+    return pods * (proxy.accept_seconds + proxy.drain_seconds + moves + _START_SECONDS)

@@ -22,7 +22,7 @@ class HaIngressManifests:
     Attributes:
         namespace: of what lies in one; None where the cloud is the proxy.
         first: what the rest refers to, in any order.
-        workloads: what is rolled out, one after another.
+        workloads: what is rolled out, one after another as far as Pulumi waits (provider 4.x).
         last: what sends traffic to them.
     """
 
@@ -70,7 +70,7 @@ def _vips(environment: Environment, ingress: VipIngress) -> HaIngressManifests:
         # "privileged" admits them. The proxy's own pod would pass "restricted" but for its host ports.
         namespace=_namespace(environment, namespace, "privileged"),
         first=(
-            *_proxy_objects(environment, ingress, 1),
+            *_proxy_objects(environment, ingress),
             traefik.service_account(environment, namespace, keepalived.COMPONENT),
             keepalived.config_map(environment, ingress),
             _class(environment, traefik.CONTROLLER),
@@ -84,7 +84,7 @@ def _nlb(environment: Environment, ingress: NlbIngress) -> HaIngressManifests:
     return HaIngressManifests(
         namespace=_namespace(environment, ingress.namespace, "restricted"),
         first=(
-            *_proxy_objects(environment, ingress, f"{ingress.max_unavailable}%"),
+            *_proxy_objects(environment, ingress),
             _class(environment, traefik.CONTROLLER),
         ),
         workloads=(_proxy_deployment(environment, ingress),),
@@ -133,15 +133,13 @@ def _namespace(environment: Environment, name: str, level: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": described}
 
 
-def _proxy_objects(
-    environment: Environment, ingress: traefik.ProxyIngress, max_unavailable: int | str
-) -> tuple[Manifest, ...]:
+def _proxy_objects(environment: Environment, ingress: traefik.ProxyIngress) -> tuple[Manifest, ...]:
     return (
         traefik.service_account(environment, ingress.namespace, traefik.PROXY),
         traefik.cluster_role(environment),
         traefik.cluster_role_binding(environment, ingress.namespace),
         traefik.config_map(environment, ingress),
-        traefik.disruption_budget(environment, ingress.namespace, max_unavailable),
+        traefik.disruption_budget(environment, ingress),
     )
 
 

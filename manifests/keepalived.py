@@ -205,7 +205,7 @@ def config_map(environment: Environment, ingress: VipIngress) -> Manifest:
 
 
 def daemon_set(environment: Environment, ingress: VipIngress) -> Manifest:
-    """Return the DaemonSet of keepalived."""
+    """Return the DaemonSet of keepalived, which runs on the ingress nodes that the stack file lists and no other."""
     pod = _pod(environment, ingress)
     return ingress_objects.daemon_set(environment, ingress.namespace, COMPONENT, pod, min_ready_seconds=3)
 
@@ -228,6 +228,7 @@ def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
         "dnsPolicy": "Default",
         "terminationGracePeriodSeconds": ingress.hand_over_seconds + _MARGIN_SECONDS,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _listed(ingress)}},
         **({"initContainers": [_ipvs_check(image)]} if ingress.lvs else {}),
         "containers": [_check_container(image), _keepalived_container(image, ingress)],
         "volumes": [
@@ -237,6 +238,17 @@ def _pod(environment: Environment, ingress: VipIngress) -> Manifest:
             hand_over.volume(),
         ],
     }
+
+
+def _listed(ingress: VipIngress) -> Manifest:
+    """Return what admits the listed nodes only; they need the label as well.
+
+    On another node the configuration has no peer that knows it: it would hear no advert and take addresses that are
+    held. A proxy there does no harm: no address ever leads to it.
+    """
+    # One term for each node: a requirement of a node's name takes exactly one value, and one term has to fit.
+    names = [{"key": "metadata.name", "operator": "In", "values": [node.name]} for node in ingress.nodes]
+    return {"nodeSelectorTerms": [{"matchFields": [name]} for name in names]}
 
 
 def _ipvs_check(image: str) -> Manifest:

@@ -96,8 +96,8 @@ def _entry_points(ingress: ProxyIngress) -> list[str]:
         if proxy.trusted_proxies:
             lines.append(f"{point}.forwardedheaders.trustedips={','.join(proxy.trusted_proxies)}")
         if isinstance(ingress, NlbIngress):
-            # The load balancer tells the client's address by the PROXY protocol.
-            lines.append(f"{point}.proxyprotocol.trustedips={','.join(proxy.trusted_proxies) or '127.0.0.1/32'}")
+            # The load balancer tells the client's address by the PROXY protocol; from anyone else it is ignored.
+            lines.append(f"{point}.proxyprotocol.trustedips={','.join(proxy.trusted_proxies)}")
     if ingress.tls:
         lines.append("--entrypoints.websecure.http.tls=true")
     if ingress.tls and ingress.tls.redirect:
@@ -247,14 +247,21 @@ def cluster_role_binding(environment: Environment, namespace: str) -> Manifest:
     }
 
 
-def disruption_budget(environment: Environment, namespace: str, max_unavailable: int | str) -> Manifest:
+def disruption_budget(environment: Environment, ingress: ProxyIngress) -> Manifest:
     """Return the PodDisruptionBudget of the proxies; a sick one may always be evicted."""
+    # Kubernetes reckons ``maxUnavailable``, and percentages, from the number that the pods' owner says it wants. A
+    # DaemonSet says none (it has no scale): such a budget would admit no eviction at all and stay in error.
+    # https://kubernetes.io/docs/tasks/run-application/configure-pdb/#arbitrary-controllers-and-selectors
+    if isinstance(ingress, VipIngress):
+        allowed: Manifest = {"minAvailable": len(ingress.nodes) - 1}
+    else:
+        allowed = {"maxUnavailable": f"{ingress.max_unavailable}%"}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(environment, namespace, PROXY, PROXY),
+        "metadata": metadata(environment, ingress.namespace, PROXY, PROXY),
         "spec": {
-            "maxUnavailable": max_unavailable,
+            **allowed,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": {APP_LABEL: PROXY}},
         },

@@ -221,9 +221,9 @@ class AckSettings(Frozen):
     """How the cluster is entered. ``temporary``: with a credential that soon expires, kept encrypted in the state; a
     release of one project can't renew it. ``plugin``: the program ``ack-ram-tool`` gives one whenever it is needed, and
     none is in the state; it has to be installed wherever ``pulumi`` and ``release`` run."""
-    credential_minutes: Annotated[int, Field(ge=15, le=4320)] = 120
+    credential_minutes: Annotated[int, Field(ge=30, le=4320)] = 120
     """How long a credential lives. It is renewed by the first run that finds less than half of this left, so a half has
-    to be longer than a run."""
+    to be longer than a run, and not below the 15 minutes that a release of one project wants left."""
     version: str | None = Field(default=None, pattern=r"^1\.[0-9]+\.[0-9]+-aliyun\.[0-9]+$")
     """Kubernetes, as ACK names it: ``1.34.1-aliyun.1``. Raising it upgrades the control plane; None takes the newest
     and lets ACK upgrade within ``maintenance``, patch versions only."""

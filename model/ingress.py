@@ -111,7 +111,8 @@ class ProxySettings(Frozen):
     this much memory for every request): one or the other."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose ``X-Forwarded-*`` headers are believed: a load balancer in front. From anyone else they are
-    replaced by what the proxy sees."""
+    replaced by what the proxy sees. With ``kind: nlb`` also those whose PROXY protocol is believed, and required: the
+    networks of its vSwitches, from which the balancer speaks to the proxies."""
     tries: Annotated[int, Field(ge=1, le=64)] = 24
     """How often a request that could not be sent, or an idempotent one that failed, is tried. Each try takes the next
     pod in turn, whoever asks: of two pods with one dead, a try meets the dead one by a chance of a half, so three tries
@@ -159,7 +160,10 @@ class Vip(Frozen):
 
 
 class Lvs(Frozen):
-    """IPVS in front of the proxies: the holder of a VIP spreads connections over all ingress nodes."""
+    """IPVS in front of the proxies: the holder of a VIP is to spread connections over all ingress nodes.
+
+    Never run, and it may do nothing: see docs/how-to/ha-ingress.md.
+    """
 
     mode: Literal["DR", "NAT"] = "DR"
     """``DR``: answers go to the client directly (the nodes must not answer ARP for the VIP). ``NAT``: they come back
@@ -198,7 +202,8 @@ class VipIngress(Frozen):
     tls: Tls | None = None
     """HTTPS; without it only plain HTTP is served."""
     lvs: Lvs | None = None
-    """IPVS in front; refused at start on a node whose kernel lacks it."""
+    """IPVS in front; refused at start on a node whose kernel lacks it. Never run, and it may do nothing, as the host
+    ports of the proxies come before it: see docs/how-to/ha-ingress.md."""
 
     @model_validator(mode="after")
     def _checked(self) -> VipIngress:
@@ -312,10 +317,10 @@ class NlbIngress(Frozen):
     """Whether it has addresses in the Internet."""
     replicas: Annotated[Count, Field(ge=2)] = 3
     """Number of proxies, spread over the zones."""
-    max_unavailable: Percent = 34
-    """How many of the proxies may be away during an eviction, in percent."""
+    max_unavailable: Percent = 33
+    """How many of the proxies may be away during an eviction, in percent; Kubernetes rounds up to whole ones."""
     proxy: ProxySettings = ProxySettings()
-    """The proxy."""
+    """The proxy; its ``trustedProxies`` is required: else logs and ``X-Forwarded-For`` would show the balancer."""
     tls: Tls | None = None
     """HTTPS, ended by the proxy."""
 
@@ -331,6 +336,11 @@ class NlbIngress(Frozen):
             raise ValueError(
                 'proxy.tcpRetries: has no place with kind: nlb, whose namespace is "restricted" and admits no pod with '
                 "that sysctl: remove it"
+            )
+        if not self.proxy.trusted_proxies:
+            raise ValueError(
+                "proxy.trustedProxies: is required with kind: nlb, or the balancer is taken for every client: name the "
+                "networks of the vSwitches in zones"
             )
         return self
 

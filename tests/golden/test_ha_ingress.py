@@ -21,7 +21,17 @@ from manifests.ha_ingress import ha_ingress
 from manifests.ingress_objects import BUSYBOX, INGRESS_NODE
 from manifests.traefik import PROXY
 from model.environment import Environment, Ingress, Registry
-from model.ingress import AlbIngress, HaIngressSettings, IngressNode, Lvs, NlbIngress, Tls, Vip, VipIngress
+from model.ingress import (
+    AlbIngress,
+    HaIngressSettings,
+    IngressNode,
+    Lvs,
+    NlbIngress,
+    ProxySettings,
+    Tls,
+    Vip,
+    VipIngress,
+)
 from tests.conftest import committed_stack
 from tests.golden.test_golden import KUBERNETES_VERSIONS, YamlFiles
 
@@ -45,6 +55,7 @@ CASES: dict[str, HaIngressSettings] = {
     "nlb": NlbIngress(
         kind="nlb",
         zones=("cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b", "cn-hangzhou-j:vsw-bp1c"),
+        proxy=ProxySettings(trusted_proxies=("10.20.0.0/20", "10.20.16.0/20", "10.20.32.0/20")),
         tls=TLS,
     ),
 }
@@ -237,6 +248,26 @@ def test_one_node_at_a_time_on_the_labelled_nodes(name: str) -> None:
     assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert spec["template"]["spec"]["nodeSelector"] == INGRESS_NODE
     assert spec["minReadySeconds"] > 0
+
+
+def test_keepalived_runs_only_where_its_peers_know_it() -> None:
+    """Anywhere else it would hear no advert, and take an address that another node holds."""
+    required = pod("test", keepalived.COMPONENT)["affinity"]["nodeAffinity"]
+    terms = required["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    given = environment("test").ingress.ha
+    assert isinstance(given, VipIngress)
+    # Kubernetes takes one value in a requirement of a field, and one of the terms has to fit.
+    assert terms == [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node.name]}]} for node in given.nodes
+    ]
+    assert "affinity" not in pod("test", PROXY)
+
+
+def test_the_budget_of_the_proxies_is_one_that_kubernetes_can_reckon() -> None:
+    """A DaemonSet has no scale, from which ``maxUnavailable`` and percentages are reckoned; a Deployment has."""
+    kept = one("test", "PodDisruptionBudget", PROXY)["spec"]
+    assert (kept["minAvailable"], "maxUnavailable" in kept) == (len(NODES) - 1, False)
+    assert one("nlb", "PodDisruptionBudget", PROXY)["spec"]["maxUnavailable"] == "33%"
 
 
 def test_a_changed_vip_makes_another_config_map_and_keeps_the_daemon_set() -> None:

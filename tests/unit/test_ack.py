@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from components.cluster_access import RELEASE_MINUTES
 from manifests.ack_cluster import Ref, ack_cluster
 from manifests.kubeconfig import plugin_command, pointed_at, with_plugin
 from manifests.ram_policy import making_policy, releasing_policy
@@ -55,6 +56,13 @@ def told(data: dict[str, Any]) -> list[str]:
 
 def test_the_committed_cluster_is_good() -> None:
     assert found() == []
+
+
+def test_a_credential_that_releases_refuse_is_one_that_the_next_whole_run_renews() -> None:
+    """Below twice that time a credential would be refused by ``release`` and not yet renewed by ``pulumi up``."""
+    line = "cluster.credentialMinutes: input should be greater than or equal to 30 (got 29)"
+    assert line in told(merged(ALL, {"cluster": {"credentialMinutes": 2 * RELEASE_MINUTES - 1}}))
+    assert settings(credentialMinutes=2 * RELEASE_MINUTES).credential_minutes == 30
 
 
 @pytest.mark.parametrize(

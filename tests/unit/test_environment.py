@@ -21,7 +21,10 @@ WAYS_IN: dict[str, dict[str, Any]] = {
         "nodes": [{"name": "n1", "address": "10.0.0.11"}, {"name": "n2", "address": "10.0.0.12"}],
         "vips": [{"address": "10.0.0.100", "routerId": 51}],
     },
-    "nlb": {"zones": ["cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b"]},
+    "nlb": {
+        "zones": ["cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b"],
+        "proxy": {"trustedProxies": ["10.20.0.0/20"]},
+    },
 }
 ENVIRONMENT = Environment(
     name="test", namespace="package-test", domain="example.com", registry=Registry(host="harbor.example.com")

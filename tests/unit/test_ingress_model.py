@@ -1,9 +1,11 @@
 """The cluster's ingress as it is written: what is refused, each with one line, and what follows from it."""
 
+import math
 from typing import Any
 
 import pytest
 
+from model.ingress import NlbIngress
 from model.problems import SettingsError
 from model.stack import Stack, parse_stack
 
@@ -17,7 +19,11 @@ VIP = {"address": "10.0.0.100", "routerId": 51}
 KEEPALIVED: dict[str, Any] = {"kind": "keepalived", "network": "10.0.0.0/24", "nodes": NODES, "vips": [VIP]}
 ALB: dict[str, Any] = {"kind": "alb", "vSwitches": ["vsw-bp1a", "vsw-bp1b", "vsw-bp1c"]}
 TLS = {"secret": "wildcard"}
-NLB: dict[str, Any] = {"kind": "nlb", "zones": ["cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b"]}
+NLB: dict[str, Any] = {
+    "kind": "nlb",
+    "zones": ["cn-hangzhou-h:vsw-bp1a", "cn-hangzhou-i:vsw-bp1b"],
+    "proxy": {"trustedProxies": ["10.20.0.0/20"]},
+}
 
 
 def parse(ha: dict[str, Any], **ingress: Any) -> Stack:
@@ -78,12 +84,28 @@ def test_https_at_our_own_proxies_needs_a_certificate_or_what_ends_it_before_the
 
 
 def test_the_proxies_behind_an_nlb_have_no_unsafe_sysctl() -> None:
-    (line,) = problems({**NLB, "proxy": {"tcpRetries": 3}})
+    (line,) = problems({**NLB, "proxy": {**NLB["proxy"], "tcpRetries": 3}})
     assert line.endswith(
         'proxy.tcpRetries: has no place with kind: nlb, whose namespace is "restricted" and admits no pod with that '
         "sysctl: remove it"
     )
     assert parse({**KEEPALIVED, "proxy": {"tcpRetries": 3}})
+
+
+@pytest.mark.parametrize("proxy", [{}, {"trustedProxies": []}])
+def test_the_proxies_behind_an_nlb_are_told_whom_to_believe_the_clients_address(proxy: dict[str, Any]) -> None:
+    (line,) = problems({**NLB, "proxy": proxy})
+    assert line.endswith(
+        "proxy.trustedProxies: is required with kind: nlb, or the balancer is taken for every client: name the "
+        "networks of the vSwitches in zones"
+    )
+
+
+def test_one_proxy_of_three_may_be_away_behind_an_nlb() -> None:
+    ingress = parse(NLB).environment.ingress.ha
+    assert isinstance(ingress, NlbIngress)
+    # Kubernetes rounds up.
+    assert math.ceil(ingress.replicas * ingress.max_unavailable / 100) == 1
 
 
 def vips(*addresses: str) -> list[dict[str, Any]]:

@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from lightkube.config import client_adapter
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
 import smoke
 from model.environment import Environment, Registry
@@ -125,6 +128,43 @@ def test_no_cluster_is_an_error_of_one_line_that_shows_no_secret(
 def test_the_content_of_a_kubeconfig_may_be_in_the_stack_file(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, {"kubeconfig": CONTENT})
     assert smoke.connect()("/readyz")[0] == 502
+
+
+def account(folder: Path) -> Path:
+    """Return what a pod is given as its own account, of a cluster that is not the one that is named."""
+    folder.mkdir()
+    for name, text in (("token", "t"), ("ca.crt", ""), ("namespace", "n")):
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_without_kubeconfig_the_usual_file_comes_before_the_pods_own_account(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, named: bool
+) -> None:
+    """As for Pulumi's default provider: otherwise a job in a pod would change one cluster and ask another."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    configure(monkeypatch, {})
+    asked: list[str] = []
+
+    def client(chosen: SingleConfig, *_: object) -> None:
+        asked.append(chosen.cluster.server)
+
+    monkeypatch.setattr(client_adapter, "Client", client)
+    own = KubeConfig.from_service_account(account(tmp_path / "account"))
+
+    def of_pod(**_: object) -> KubeConfig:
+        return own
+
+    monkeypatch.setattr(KubeConfig, "from_service_account", of_pod)
+    if named:
+        (tmp_path / ".kube").mkdir()
+        (tmp_path / ".kube" / "config").write_text(CONTENT, encoding="utf-8")
+    smoke.connect()
+    assert asked == ["http://127.0.0.1:9" if named else "https://192.0.2.1:443"]
 
 
 def test_a_front_ends_new_pods_answer_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
