@@ -9,7 +9,7 @@ import pytest
 
 import rollout
 from model.names import SlotName
-from model.project import BackendProject, Rollout
+from model.project import BackendProject, Rollout, Shutdown
 from model.rollout import missing_pods
 from model.stack import Application
 from model.storage import Volume
@@ -47,10 +47,9 @@ def run(*answers: tuple[int, str] | OSError, stateful: bool = True, replicas: in
 
     # Not checked, as no project file may say 0 seconds.
     pace = Rollout.model_construct(progress_deadline_seconds=seconds)
-    changed = {"rollout": pace, "storage": (Volume(name="data", mount="/data", size="1Gi", per_pod=True),)}
-    project = BackendProject(kind="backend", replicas=replicas).model_copy(
-        update=changed if stateful else {"rollout": pace}
-    )
+    storage = (Volume(name="data", mount="/data", size="1Gi", per_pod=True),) if stateful else ()
+    changed = {"rollout": pace, "storage": storage, "shutdown": Shutdown(pre_stop_seconds=0, drain_seconds=0)}
+    project = BackendProject(kind="backend", replicas=replicas).model_copy(update=changed)
     application = Application.model_construct(gitea_name="Some.Api", project=project)
     # A loop of its own: `asyncio.run` would leave the thread without the one that Pulumi uses in other tests.
     loop = asyncio.new_event_loop()
