@@ -23,7 +23,7 @@ from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, failed_jobs_of, pods_of, records_of
+from model.release import INSTRUCTION_VARIABLE, Instruction, bridges_of, failed_jobs_of, pods_of, records_of
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import plain_secrets, stored_secret
 from model.stack import (
@@ -67,7 +67,7 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     if instruction:
         stack = instructed(stack, instruction)
     else:
-        found = InCluster(failed_jobs=failed_jobs_of(state()), pods=pods_of(state()))
+        found = InCluster(failed_jobs=failed_jobs_of(state()), pods=pods_of(state()), bridges=bridges_of(state()))
         stack = without_going_back(with_records(stack, records_of(state()), found), file)
     if needs_claims(stack):
         stack = with_claims(stack, claims_of(state()))

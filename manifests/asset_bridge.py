@@ -133,7 +133,12 @@ def configuration(application: Application) -> str:
 def config_map_name(application: Application) -> str:
     """Return the name of the ConfigMap with the bridge's configuration, with its content's hash."""
     digest = hashlib.sha256(configuration(application).encode()).hexdigest()[:10]
-    return f"{application.name}-assets-{digest}"
+    return f"{config_map_prefix(application)}{digest}"
+
+
+def config_map_prefix(application: Application) -> str:
+    """Return how the names of such ConfigMaps of a project begin."""
+    return f"{application.name}-assets-"
 
 
 def config_map_data(application: Application) -> dict[str, str]:

@@ -99,7 +99,8 @@ def workload(application: Application, environment: Environment, target: Plan, r
         config_maps=config_maps(application, environment, target),
         secrets=project_secrets(application, environment, target),
         slot_services=tuple(
-            slot_service(application, environment, slot) for slot in _slots_with_services(application, environment)
+            slot_service(application, environment, slot)
+            for slot in _slots_with_services(application, environment, target)
         ),
         migration=_migration(application, environment, target, render),
         slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
@@ -174,7 +175,23 @@ def revision(application: Application, environment: Environment, render: Contain
     return hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH]
 
 
-def _slots_with_services(application: Application, environment: Environment) -> tuple[SlotName, ...]:
+def _slots_with_services(application: Application, environment: Environment, target: Plan) -> tuple[SlotName, ...]:
+    own = _slots_asked_for(application, environment)
+    # The bridge of a slot that is left as it is names them, and does not start without one.
+    return tuple(
+        slot for slot in SLOTS if slot in own or (slot in asset_bridge.SLOTS and _bridges(application, target))
+    )
+
+
+def _bridges(application: Application, target: Plan) -> dict[str, Manifest]:
+    """Return the ConfigMaps of the bridges in slots that are left as they are, whatever the project file says today."""
+    if all(slot.change == "declare" for slot in target.slots):
+        return {}
+    own = asset_bridge.config_map_prefix(application)
+    return {name: {"data": dict(data)} for name, data in application.bridges.items() if name.startswith(own)}
+
+
+def _slots_asked_for(application: Application, environment: Environment) -> tuple[SlotName, ...]:
     project = application.project
     if environment.weighs(project):
         # All that there can ever be: a load balancer must know a slot before its first pod.
@@ -402,7 +419,7 @@ def config_maps(application: Application, environment: Environment, target: Plan
 
     A slot that is left as it is needs its own as long as it is there: its pods may be started again.
     """
-    content: dict[str, Manifest] = {}
+    content: dict[str, Manifest] = {**_bridges(application, target)}
     for slot in target.slots:
         content |= configuration.config_maps(application.in_slot(slot.content))
     if asset_bridge.bridged(application.project):

@@ -12,7 +12,7 @@ from typing import Literal, cast
 from pydantic import Field, ValidationError
 
 from model.fields import Frozen, Tag, plain_mapping
-from model.names import SlotName
+from model.names import ASSET_BRIDGE, SlotName
 
 RECORD_ANNOTATION = "package-platform/release"
 """Annotation of a Service that holds the project's record."""
@@ -28,9 +28,14 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 _JOB_TYPE = "kubernetes:batch/v1:Job"
 _DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
+_CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
 
 KEPT_RELEASES = 10
 """Good releases that a record remembers, the live one included."""
+
+
+Bridges = Mapping[str, Mapping[str, str]]
+"""Name of a ConfigMap that configures asset bridges of Deployments → its data."""
 
 
 class ConfigRef(Frozen):
@@ -153,6 +158,8 @@ class Instruction(Frozen):
     ready: tuple[str, ...] = ()
     """Names of the project's Deployments that have all their pods, as the caller has just seen it: they can take the
     traffic at once. Of others the program asks before it moves."""
+    bridges: Bridges = Field(default_factory=dict)
+    """What the asset bridges in the project's Deployments are configured with."""
     digests: Mapping[str, str] = Field(default_factory=dict)
     """Key of the stack file that names a tag, ``tags`` or ``canaries`` → ``sha256:…`` of the project's image, as the
     caller checked it or the record has it; the registry is not asked again."""
@@ -224,6 +231,43 @@ def pods_of(resources: Mapping[str, object]) -> dict[str, int]:
             if isinstance(replicas, int | float):
                 counts[str((plain_mapping(outputs.get("metadata")) or {}).get("name"))] = int(replicas)
     return counts
+
+
+def bridges_of(resources: Mapping[str, object]) -> Bridges:
+    """Return what the asset bridges of all Deployments are configured with, as a stack's resources tell it.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    found: dict[str, Mapping[str, str]] = {}
+    mounted: set[str] = set()
+    for resource in resources.values():
+        described = plain_mapping(resource) or {}
+        outputs = plain_mapping(described.get("outputs")) or {}
+        if described.get("type") == _DEPLOYMENT_TYPE:
+            mounted |= mounted_bridges(outputs)
+        elif described.get("type") == _CONFIG_MAP_TYPE:
+            data = plain_mapping(outputs.get("data")) or {}
+            name = str((plain_mapping(outputs.get("metadata")) or {}).get("name"))
+            found[name] = {key: str(value) for key, value in data.items()}
+    return {name: data for name, data in found.items() if name in mounted}
+
+
+def mounted_bridges(deployment: Mapping[str, object]) -> frozenset[str]:
+    """Return the names of the ConfigMaps that configure the asset bridge in a Deployment's pods: one, or none.
+
+    Args:
+        deployment: As the API describes it.
+    """
+    template = plain_mapping((plain_mapping(deployment.get("spec")) or {}).get("template")) or {}
+    listed = (plain_mapping(template.get("spec")) or {}).get("volumes")
+    volumes = cast("list[object]", listed) if isinstance(listed, list) else []
+    described = [plain_mapping(each) or {} for each in volumes]
+    return frozenset(
+        str((plain_mapping(each.get("configMap")) or {}).get("name"))
+        for each in described
+        if each.get("name") == ASSET_BRIDGE
+    )
 
 
 def has_failed(job: Mapping[str, object]) -> bool:

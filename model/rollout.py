@@ -18,8 +18,8 @@ def missing_pods(workload: Mapping[str, object]) -> str:
     if int(status.get("observedGeneration", 0)) < int(metadata.get("generation", 0)):
         return "the cluster has not begun with its pods"
     updated, available = int(status.get("updatedReplicas", 0)), int(status.get("availableReplicas", 0))
-    # Of a StatefulSet; a Deployment has neither, and counts the pods of its latest template.
+    # Only a StatefulSet has these; a Deployment counts the pods of its latest template.
     behind = status.get("updateRevision") != status.get("currentRevision")
-    if behind or available < wanted or (workload.get("kind") == "Deployment" and updated < wanted):
+    if behind or available < wanted or ("updateRevision" not in status and updated < wanted):
         return f"{min(updated, available)} of {wanted} pods are ready"
     return ""

@@ -19,7 +19,7 @@ from model.names import LATEST, InvalidName, collisions, image_repository, kuber
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import ConfigRef, Instruction, Record, Release, Slot
+from model.release import Bridges, ConfigRef, Instruction, Record, Release, Slot
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import (
     ClusterSecrets,
@@ -151,6 +151,8 @@ class Application(Frozen):
     """Name of a Deployment → the pods that it wants, as far as known."""
     ready: tuple[str, ...] = ()
     """Names of Deployments that have all their pods, as far as known."""
+    bridges: Bridges = Field(default_factory=dict)
+    """What the asset bridges of the stack's Deployments are configured with, as far as known."""
     claims: tuple[Claim, ...] = ()
     """The volumes that it has, as far as known."""
     kept: bool = False
@@ -398,6 +400,8 @@ class InCluster(Frozen):
     """Name of a Deployment → the pods that it wants."""
     ready: tuple[str, ...] = ()
     """Names of Deployments that have all their pods."""
+    bridges: Bridges = Field(default_factory=dict)
+    """What the asset bridges of Deployments are configured with."""
 
 
 NOTHING_KNOWN = InCluster()
@@ -417,7 +421,8 @@ def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster
     """
 
     def remembered(application: Application) -> Application:
-        known = {"failed_jobs": cluster.failed_jobs, "pods": cluster.pods, "ready": cluster.ready}
+        # Field by field, as `model_dump` would turn what is in them into plain data.
+        known = {name: getattr(cluster, name) for name in InCluster.model_fields}
         application = application.model_copy(update=known)
         record = records.get(application.name)
         if record is None:
@@ -524,7 +529,12 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     )
     # What is named explicitly is leave enough to go back.
     part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
-    known = InCluster(failed_jobs=instruction.failed_jobs, pods=instruction.pods, ready=instruction.ready)
+    known = InCluster(
+        failed_jobs=instruction.failed_jobs,
+        pods=instruction.pods,
+        ready=instruction.ready,
+        bridges=instruction.bridges,
+    )
     return with_records(stack.model_copy(update=part), instruction.records, known)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
 
-from model.release import Instruction, Record, Release
+from model.release import Instruction, Record, Release, mounted_bridges
 from model.rollout import missing_pods
 from model.stack import Application, Image
 from release import lock as locks
@@ -256,6 +256,7 @@ class Changer:
             failed_jobs=failed,
             pods=pods,
             ready=complete(there),
+            bridges=self._bridges(there),
             digests=digests(image, wish.canary or recorded_canary(application, records.get(application.name))),
         )
         revisions = wanted_revisions(self._program, application)
@@ -264,6 +265,12 @@ class Changer:
         if wish.action == "restore":
             message = message.replace("release ", "release restore after ", 1)
         return up(config, message, instruction, self._program.urn(application), *reading)
+
+    def _bridges(self, there: Sequence[Object]) -> dict[str, dict[str, str]]:
+        """Return what the asset bridges of Deployments are configured with: what is left as it is needs it on."""
+        names = frozenset[str]().union(*map(mounted_bridges, there))
+        found = {name: self._cluster.config_map(name) for name in sorted(names)}
+        return {name: {**inner(each, "data")} for name, each in found.items() if each}
 
     def _deployments(self, application: Application) -> list[Object]:
         return self._cluster.deployments(application.name, stateful=application.project.stateful)

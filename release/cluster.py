@@ -124,6 +124,15 @@ class Cluster:
         answer = self._get(f"{self._path('api/v1', 'services')}/{name}", {})
         return None if answer.status_code == HTTPStatus.NOT_FOUND else self._content(answer)
 
+    def config_map(self, name: str) -> Object | None:
+        """Return a ConfigMap, None when there is none.
+
+        Args:
+            name: Its name in Kubernetes.
+        """
+        answer = self._get(f"{self._path('api/v1', 'configmaps')}/{name}", {})
+        return None if answer.status_code == HTTPStatus.NOT_FOUND else self._content(answer)
+
     def exists(self, path: str) -> bool:
         """Tell whether there is an object.
 

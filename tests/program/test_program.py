@@ -10,6 +10,7 @@ import pytest
 from pulumi.runtime.mocks import MockMonitor
 
 import rollout
+from manifests import asset_bridge
 from model.names import SlotName
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from model.stack import Application
@@ -66,7 +67,9 @@ def recorded(recording: Recording) -> dict[str, Any]:
     """Return what the engine would tell the next run of the resources that this one declared."""
     return {
         f"urn:{index}": {"type": each.type, "outputs": each.inputs}
-        for index, each in enumerate(recording.of("Service"))
+        for index, each in enumerate(
+            [*recording.of("Service"), *recording.of("Deployment"), *recording.of("ConfigMap")]
+        )
     }
 
 
@@ -156,6 +159,30 @@ def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, m
     instruction = Instruction(project="packet", records={"packet": record_of(second, "packet")}, ready=("packet-blue",))
     monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
     assert record_of(run("test", tags={"packet": old}), "packet").live == "blue", "the caller has just seen them"
+
+
+def bridges(recording: Recording) -> dict[str, Any]:
+    """Return the configurations of packet's asset bridges: by the name of the ConfigMap."""
+    found = {each.inputs["metadata"]["name"]: each.inputs["data"] for each in recording.of("ConfigMap")}
+    return {name: data for name, data in found.items() if name.startswith("packet-assets-")}
+
+
+def test_the_bridge_of_a_colour_that_stays_keeps_its_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rendered from the project file of today; what runs mounts that of its own day."""
+    second = run("test", earlier=recorded(run("test")), tags={"packet": "2022-08-03-18-54"})
+    old, config = bridges(second), "_CONFIG"
+    monkeypatch.setattr(asset_bridge, config, getattr(asset_bridge, config) + "# another version\n")
+    third = run("test", earlier=recorded(second), tags={"packet": "2022-08-03-18-54"})
+    assert record_of(third, "packet").live == "blue", "other pods, so the other colour"
+    assert old.items() < bridges(third).items()
+    # These mocks leave nothing as it is: in the state of the third run no pod mounts the old one any more.
+    fourth = run("test", earlier=recorded(third), tags={"packet": "2022-08-03-18-54"})
+    assert len(bridges(fourth)) == 1
+    assert not old.keys() & bridges(fourth).keys()
+    record = record_of(second, "packet")
+    instruction = Instruction(project="packet", action="tidy", records={"packet": record}, bridges=old)
+    monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
+    assert old.items() < bridges(run("test")).items(), "nothing that is left as it is loses what it runs with"
 
 
 def record_of(recording: Recording, name: str) -> Record:

@@ -105,6 +105,8 @@ class FakeStack:
     deployments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     stateful_sets: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     jobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    """Data of ConfigMaps, by name."""
     proxies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     metrics: Callable[[str], str] | None = None
     """What a proxy tells when it is asked, by its name."""
@@ -170,10 +172,9 @@ class FakeStack:
         path = request.url.path
         kind = path.rsplit("/", 1)[-1]
         query = parse_qs(request.url.query.decode())
-        if kind == NAME and "/services/" in path:
-            if self.moves:
-                self.record = self.moves.pop(0)
-            return httpx2.Response(200, json=self._service()) if self.record else httpx2.Response(404, json={})
+        if (kind == NAME and "/services/" in path) or "/configmaps/" in path:
+            named = self._config_map(kind) if "/configmaps/" in path else self._read_service()
+            return httpx2.Response(200, json=named) if named else httpx2.Response(404, json={})
         if kind == "metrics" and self.metrics:
             return httpx2.Response(200, text=self.metrics(path.split("/pods/")[1].partition(":")[0]))
         if path == "/api/v1/pods":
@@ -192,6 +193,15 @@ class FakeStack:
             "events": [{"reason": "BackOff", "message": "Back-off restarting", "count": 3}],
         }
         return httpx2.Response(200, json={"items": found[kind]}) if kind in found else httpx2.Response(404, json={})
+
+    def _config_map(self, name: str) -> dict[str, Any] | None:
+        data = self.config_maps.get(name)
+        return {"metadata": {"name": name}, "data": data} if data else None
+
+    def _read_service(self) -> dict[str, Any] | None:
+        if self.moves:
+            self.record = self.moves.pop(0)
+        return self._service() if self.record else None
 
     def _deployments(self) -> list[dict[str, Any]]:
         """Return those that the last call of pulumi left, where it was told to leave some."""

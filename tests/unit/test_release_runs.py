@@ -42,6 +42,24 @@ def deployed(changer: Changer, stack: FakeStack, tag: str = "2") -> Changed:
         return changer.make(stack.application(tag), Wish("release"))
 
 
+def test_the_program_is_told_which_pods_are_there_and_what_they_mount(changer: Changer, stack: FakeStack) -> None:
+    ready = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    live, warm, gone = (deployment("1") for _ in range(3))
+    bridge = {"name": "asset-bridge", "configMap": {"name": f"{NAME}-assets-1"}}
+    live["spec"]["template"]["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}, bridge]
+    live.update(status=ready)
+    warm.update(metadata={**warm["metadata"], "name": f"{NAME}-green"}, status={**ready, "availableReplicas": 0})
+    gone.update(metadata={**gone["metadata"], "name": f"{NAME}-parked"}, status={"observedGeneration": 1})
+    gone["spec"]["replicas"] = 0
+    stack.deployments = [live, warm, gone]
+    stack.config_maps = {f"{NAME}-assets-1": {"nginx.conf": "events {}"}, f"{NAME}-assets-0": {"nginx.conf": "old"}}
+    stack.order({"events": [BEGUN, STEP]})
+    deployed(changer, stack)
+    told = stack.calls()[0]["instruction"]
+    assert told["ready"] == [NAME]
+    assert told["bridges"] == {f"{NAME}-assets-1": {"nginx.conf": "events {}"}}
+
+
 def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not true():

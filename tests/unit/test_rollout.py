@@ -30,7 +30,7 @@ def stateful_set(**status: Any) -> dict[str, Any]:
 
 def deployment(**status: int) -> dict[str, Any]:
     done = {"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 3}
-    return {**stateful_set(), "kind": "Deployment", "status": {**done, **status}}
+    return {**stateful_set(), "status": {**done, **status}}
 
 
 def run(*answers: tuple[int, str] | OSError, stateful: bool = True, replicas: int = 2, seconds: int = 300) -> list[str]:
