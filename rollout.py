@@ -46,7 +46,8 @@ def slot_rollout(
         path = f"/apis/apps/v1/namespaces/{environment.namespace}/{plural}/{name}"
         seconds = project.turn_seconds * project.turns
         deadline = time.monotonic() + seconds
-        while missing := await asyncio.to_thread(_missing, asking, path):
+        least = min(1, project.replicas)
+        while missing := await asyncio.to_thread(_missing, asking, path, least):
             if time.monotonic() > deadline:
                 raise RolloutError(f"{application.gitea_name}: {missing} after {seconds} s; nothing is recorded")
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -54,10 +55,10 @@ def slot_rollout(
     return wait
 
 
-def _missing(ask: Ask, path: str) -> str:
+def _missing(ask: Ask, path: str, least: int) -> str:
     """Return what is not as it is to be, empty when all is."""
     try:
         status, text = ask(path)
-        return missing_pods(json.loads(text)) if status == HTTPStatus.OK else f"the API server answers {status}"
+        return missing_pods(json.loads(text), least) if status == HTTPStatus.OK else f"the API server answers {status}"
     except (OSError, ValueError) as error:
         return f"the API server gives no answer: {error}"

@@ -6,6 +6,7 @@ Samples by default; `PACKAGE_PLATFORM_SOAK=1` sends the whole number that the is
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ LEAST_REQUESTS = 20_000 if SOAK else 3_000
 LONGEST_OVERLAP_SECONDS = 2.0
 """From the first answer of the new release to the last request that the old one answered: the time in which the proxy
 learns of the new endpoints (some 0.1 s), with room for a busy machine."""
+GONE_SECONDS = 40.0
+"""Much longer than an update takes that has nothing to wait for, also on a busy machine."""
 ASSET = re.compile(r'"(assets/[^"]+\.js)"')
 
 
@@ -222,6 +225,50 @@ def test_tidying_scales_the_warm_pods_down_and_a_rollback_starts_them_again(prog
     program.wait_until_settled()
     assert record_of(program, FRONT_END).release.tag == before
     assert program.answer(FRONT_END).status_code == 200
+
+
+@pytest.mark.soak
+def test_a_warm_colour_whose_pods_are_gone_gets_no_traffic_until_they_are_back(
+    program: Program, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Nothing of it changes, so Pulumi by itself would wait for nothing, and move all traffic to no pod."""
+    before = program.tags[FRONT_END]
+    release(program, FRONT_END)
+    released, new = record_of(program, FRONT_END), program.tags[FRONT_END]
+    (warm,) = released.slots.keys() - {released.live}
+    scale = ("scale", f"--namespace={program.namespace}", f"deployment/{FRONT_END}-{warm}")
+    cluster.kubectl(*scale, "--replicas=0")
+    program.wait_until_settled()
+    program.set_tag(FRONT_END, before)
+    with Load(cluster, tmp_path, [Request(*program.url(FRONT_END))], RATE) as load, ThreadPoolExecutor(1) as pool:
+        going = pool.submit(program.up)
+        time.sleep(GONE_SECONDS)
+        moved = going.done() or record_of(program, FRONT_END) != released
+        cluster.kubectl(*scale, "--replicas=2")
+        going.result()
+        load.until(LEAST_REQUESTS)
+    results = load.results()
+    assert not moved
+    assert not results.failed, results.summary()
+    assert results.tags == [new, before]
+    assert record_of(program, FRONT_END).live == warm
+
+
+@pytest.mark.soak
+def test_a_projects_kind_may_change_and_its_objects_stay(program: Program, cluster: Cluster, tmp_path: Path) -> None:
+    file = program.project_file(API)
+    kinds = "deployments,services,serviceaccounts,ingresses,poddisruptionbudgets"
+    before = {name: each["uid"] for name, each in program.identities(kinds).items()}
+    with Load(cluster, tmp_path, [Request(*program.url(API))], RATE) as load:
+        time.sleep(HEAD_START_SECONDS)
+        other = "kind: frontend\nimage: back/sjzy.package.api\nstrategy: rolling"
+        file.write_text(file.read_text().replace("kind: backend", other))
+        program.up()
+        program.wait_until_settled()
+    results = load.results()
+    assert not results.failed, results.summary()
+    assert {name: each["uid"] for name, each in program.identities(kinds).items()} == before
+    assert program.answer(API).json()["tag"] == program.tags[API]
 
 
 @pytest.mark.soak

@@ -66,6 +66,39 @@ def test_an_autoscaler_owns_the_number_of_pods_but_not_of_a_canary(options: dict
     assert options["Deployment X-canary"][1].ignore_changes is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 2 * 300),
+        ({"replicas": 5}, 3 * 300),
+        ({"replicas": 4, "rollout": {"maxSurge": 100}}, 300),
+        ({"autoscaling": {"maxReplicas": 9}}, 3 * 300),
+        ({"singleton": True, "replicas": 1, "shutdown": {"preStopSeconds": 5, "drainSeconds": 600}}, 300 + 605),
+    ],
+    ids=["one after the other", "two at a time", "all at once", "as many as there may be", "the old one goes first"],
+)
+def test_a_rollout_is_waited_for_as_long_as_its_turns_may_take(
+    options: dict[str, Any], fields: dict[str, Any], seconds: int
+) -> None:
+    declare(ran("1"), **fields)
+    made, given = options["Deployment X-main"]
+    assert given.custom_timeouts.update == f"{seconds + 60}s"
+    assert int(given.custom_timeouts.delete.removesuffix("s")) >= 600
+    assert isinstance(made, Deployment)
+
+
+def test_what_is_left_as_it_is_may_differ_in_its_notes_and_never_in_all_metadata(options: dict[str, Any]) -> None:
+    """Provider 4.x would send `managedFields` with the whole, which the API server refuses."""
+    record = ran("1")
+    warm = Record(
+        live="blue", slots={"blue": record.slots["main"], "green": record.slots["main"]}, history=record.history
+    )
+    declare(warm, strategy="blueGreen")
+    ignored = options["Deployment X-blue"][1].ignore_changes
+    assert {"metadata.labels", "metadata.annotations", "spec.template"} <= set(ignored)
+    assert not {"metadata", "spec"} & set(ignored)
+
+
 def test_a_colour_that_is_to_take_over_gets_its_number(options: dict[str, Any]) -> None:
     declare(ran("1"), strategy="blueGreen", autoscaling={"maxReplicas": 9})
     assert options["Deployment X-blue"][1].ignore_changes is None

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from release.change import Changed, Changer, Options, Wish
+from model.plan import CanaryWish
+from model.release import Release, Slot
+from release.change import Changed, Changer, Options, Wish, recorded_canary
 from release.cluster import Cluster
 from release.commands import exit_code
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError, RefusedError
@@ -58,6 +60,17 @@ def test_the_program_is_told_which_pods_are_there_and_what_they_mount(changer: C
     told = stack.calls()[0]["instruction"]
     assert told["ready"] == [NAME]
     assert told["bridges"] == {f"{NAME}-assets-1": {"nginx.conf": "events {}"}}
+
+
+def test_a_canary_that_runs_is_not_asked_of_the_registry(stack: FakeStack) -> None:
+    wished = stack.application("1").model_copy(update={"canary": CanaryWish(tag="2", weight=10)})
+    canary = Slot(release=Release(tag="2", digest="sha256:2"), revision="r2")
+    running = record("1").model_copy(update={"slots": {**record("1").slots, "canary": canary}})
+    assert recorded_canary(wished, running) == canary.release
+    assert recorded_canary(wished, record("1")) is None
+    assert recorded_canary(stack.application("1"), running) is None
+    other = wished.model_copy(update={"canary": CanaryWish(tag="3")})
+    assert recorded_canary(other, running) is None
 
 
 def until(true: Callable[[], bool]) -> None:

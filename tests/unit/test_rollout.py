@@ -93,6 +93,12 @@ def test_all_pods_of_a_deployment_must_be_there(status: dict[str, int], said: st
     assert missing_pods(deployment(**status)) == said
 
 
+def test_a_colour_that_was_scaled_to_nothing_is_not_there() -> None:
+    scaled = {**deployment(updatedReplicas=0, availableReplicas=0), "spec": {"replicas": 0}}
+    assert missing_pods(scaled) == ""
+    assert missing_pods(scaled, least=1) == "0 of 1 pods are ready"
+
+
 def test_a_colour_is_asked_for_by_its_own_name() -> None:
     gone, there = (200, json.dumps(deployment(availableReplicas=1))), (200, json.dumps(deployment()))
     assert run(gone, there, stateful=False) == ["/apis/apps/v1/namespaces/n/deployments/some-api-green"] * 2

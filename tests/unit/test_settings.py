@@ -119,6 +119,8 @@ def test_what_release_has_asked_is_not_asked_again(program: Path, monkeypatch: p
     assert (both.image.digest, both.canary_digest) == ("sha256:aa", "sha256:bb")
     assert list(told(stack, tags="sha256:aa").images_to_ask()) == ["canaries"]
     assert list(told(stack).images_to_ask()) == ["tags", "canaries"]
+    put_back = told(stack, tags="sha256:aa").model_copy(update={"action": "restore"})
+    assert put_back.images_to_ask() == {}, "it goes by what is recorded of the canary, not by what is wished"
 
 
 def test_a_stack_that_does_not_pin_is_not_pinned_by_what_release_knows(program: Path) -> None:
