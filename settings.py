@@ -23,14 +23,13 @@ from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, Instruction, bridges_of, failed_jobs_of, pods_of, records_of
+from model.release import INSTRUCTION_VARIABLE, InCluster, Instruction, bridges_of, failed_jobs_of, pods_of, records_of
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import plain_secrets, stored_secret
 from model.stack import (
     NAMESPACE,
     UNREADABLE,
     Application,
-    InCluster,
     Stack,
     instructed,
     needs_claims,

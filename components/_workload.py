@@ -19,7 +19,7 @@ from manifests import Manifest
 from manifests.storage import classes, growing
 from manifests.workload import SlotWorkload, Workload
 from model.environment import Environment
-from model.names import Kind, SlotName, slot_name
+from model.names import COMPONENT_TYPES, Kind, SlotName, slot_name
 from model.plan import Plan, SlotPlan
 from model.release import RECORD_ANNOTATION, parse_record
 from model.stack import Application
@@ -28,7 +28,6 @@ _AWAIT_MARGIN_SECONDS = 60
 _DELETE_SECONDS = 600
 """Pulumi's own default; a deletion waits until the pods are gone."""
 
-_COMPONENT_TYPES = ("package-platform:index:PackageApp", "package-platform:index:FrontendApp")
 Check = Callable[[Application, SlotPlan], None]
 Wait = Callable[[Application, SlotName], Awaitable[None]]
 _DependsOn = Sequence[pulumi.Resource] | pulumi.Output[Sequence[pulumi.Resource]]
@@ -214,8 +213,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         project, plan = declared.args.application.project, slot.plan
         # The deadline of a Deployment begins anew with each pod that is ready, Pulumi's does not.
         seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
-        leaving = project.shutdown.pre_stop_seconds + project.shutdown.drain_seconds
-        deleting = max(_DELETE_SECONDS, leaving + _AWAIT_MARGIN_SECONDS)
+        deleting = max(_DELETE_SECONDS, project.shutdown.grace_seconds + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
         if slot.autoscaler and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
@@ -276,7 +274,7 @@ class WorkloadComponent(pulumi.ComponentResource):
 
 def _formerly(component_type: str) -> pulumi.ResourceOptions:
     """Return what lets a project change its kind: its objects are the same, under a component of another type."""
-    others = [each for each in _COMPONENT_TYPES if each != component_type]
+    others = [each for each in COMPONENT_TYPES.values() if each != component_type]
     return pulumi.ResourceOptions(aliases=[pulumi.Alias(type_=each) for each in others])
 
 

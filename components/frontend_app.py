@@ -2,6 +2,7 @@
 
 from components._workload import WorkloadArgs, WorkloadComponent
 from manifests.frontend_app import frontend_app, frontend_app_plan
+from model.names import COMPONENT_TYPES
 
 
 class FrontendAppArgs(WorkloadArgs):
@@ -11,7 +12,7 @@ class FrontendAppArgs(WorkloadArgs):
 class FrontendApp(WorkloadComponent):
     """A front end with all that it needs: Deployment, Service, Ingress, PodDisruptionBudget, ServiceAccount."""
 
-    component_type = "package-platform:index:FrontendApp"
+    component_type = COMPONENT_TYPES["frontend"]
     kind = "frontend"
     render = staticmethod(frontend_app)
     plan = staticmethod(frontend_app_plan)

@@ -2,6 +2,7 @@
 
 from components._workload import WorkloadArgs, WorkloadComponent
 from manifests.package_app import package_app, package_app_plan
+from model.names import COMPONENT_TYPES
 
 
 class PackageAppArgs(WorkloadArgs):
@@ -11,7 +12,7 @@ class PackageAppArgs(WorkloadArgs):
 class PackageApp(WorkloadComponent):
     """A back end with all that it needs: Deployment, Service, Ingress, PodDisruptionBudget, ServiceAccount."""
 
-    component_type = "package-platform:index:PackageApp"
+    component_type = COMPONENT_TYPES["backend"]
     kind = "backend"
     render = staticmethod(package_app)
     plan = staticmethod(package_app_plan)

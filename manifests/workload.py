@@ -176,11 +176,10 @@ def revision(application: Application, environment: Environment, render: Contain
 
 
 def _slots_with_services(application: Application, environment: Environment, target: Plan) -> tuple[SlotName, ...]:
-    own = _slots_asked_for(application, environment)
     # The bridge of a slot that is left as it is names them, and does not start without one.
-    return tuple(
-        slot for slot in SLOTS if slot in own or (slot in asset_bridge.SLOTS and _bridges(application, target))
-    )
+    named = asset_bridge.SLOTS if _bridges(application, target) else ()
+    own = {*_slots_asked_for(application, environment), *named}
+    return tuple(slot for slot in SLOTS if slot in own)
 
 
 def _bridges(application: Application, target: Plan) -> dict[str, Manifest]:
@@ -314,7 +313,7 @@ def _pod(
         "automountServiceAccountToken": False,
         # The environment variables of old Docker links grow with every Service of the namespace.
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": project.shutdown.pre_stop_seconds + project.shutdown.drain_seconds,
+        "terminationGracePeriodSeconds": project.shutdown.grace_seconds,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, **user},
         "topologySpreadConstraints": [
             {

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 Kind = Literal["backend", "frontend"]
+COMPONENT_TYPES: Mapping[Kind, str] = {
+    "backend": "package-platform:index:PackageApp",
+    "frontend": "package-platform:index:FrontendApp",
+}
+"""Kind of a project → type of its component in the state; changing one replaces every project of the kind."""
 SlotName = Literal["main", "blue", "green", "canary"]
 SLOTS: tuple[SlotName, ...] = ("main", "blue", "green", "canary")
 """All slots that a project can have."""

@@ -159,9 +159,14 @@ class Shutdown(Frozen):
     drain_seconds: Seconds = 30
     """Seconds from the stop signal to the kill; 30 is also .NET's own default shutdown time-out."""
 
+    @property
+    def grace_seconds(self) -> int:
+        """Longest that a pod may take to leave (``terminationGracePeriodSeconds``)."""
+        return self.pre_stop_seconds + self.drain_seconds
+
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        if self.pre_stop_seconds + self.drain_seconds > LARGEST_GRACE_SECONDS:
+        if self.grace_seconds > LARGEST_GRACE_SECONDS:
             raise ValueError(f"preStopSeconds + drainSeconds is over {LARGEST_GRACE_SECONDS}")
         return self
 
@@ -297,8 +302,8 @@ class ProjectBase(Frozen):
 
         Where a pod must be gone before its successor starts, the deadline runs while it leaves.
         """
-        leaving = self.shutdown.pre_stop_seconds + self.shutdown.drain_seconds
-        return self.rollout.progress_deadline_seconds + (leaving if self.singleton or self.stateful else 0)
+        leaving = self.shutdown.grace_seconds if self.singleton or self.stateful else 0
+        return self.rollout.progress_deadline_seconds + leaving
 
     @property
     def turns(self) -> int:

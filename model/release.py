@@ -6,8 +6,8 @@ truth of what is deployed; stack outputs and the history of the stack are views 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
@@ -138,7 +138,21 @@ class Record(Frozen):
         return self.migrated.release if self.migrated and wanted.tag in self.migrated.before else None
 
 
-class Instruction(Frozen):
+class InCluster(Frozen):
+    """What is known of a cluster beside the records."""
+
+    failed_jobs: tuple[str, ...] = ()
+    """Names of Jobs that are there and have failed."""
+    pods: Mapping[str, int] = Field(default_factory=dict)
+    """Name of a Deployment → the pods that it wants; what an autoscaler has made of it."""
+    ready: tuple[str, ...] = ()
+    """Names of Deployments that have all their pods, as was just seen: they can take the traffic at once. Of others the
+    program asks before it moves."""
+    bridges: Bridges = Field(default_factory=dict)
+    """What the asset bridges of Deployments are configured with."""
+
+
+class Instruction(InCluster):
     """What ``release`` tells the program, by an environment variable of that child process only.
 
     It must never be stack config: a later plain ``up`` would read it too, and delete all other projects.
@@ -151,15 +165,6 @@ class Instruction(Frozen):
     ``tidy``: scale down the slot that gets no traffic."""
     records: Mapping[str, Record] = Field(default_factory=dict)
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
-    failed_jobs: tuple[str, ...] = ()
-    """Names of the project's Jobs that are in the cluster and have failed."""
-    pods: Mapping[str, int] = Field(default_factory=dict)
-    """Name of each of the project's Deployments → the pods that it wants; what an autoscaler has made of it."""
-    ready: tuple[str, ...] = ()
-    """Names of the project's Deployments that have all their pods, as the caller has just seen it: they can take the
-    traffic at once. Of others the program asks before it moves."""
-    bridges: Bridges = Field(default_factory=dict)
-    """What the asset bridges in the project's Deployments are configured with."""
     digests: Mapping[str, str] = Field(default_factory=dict)
     """Key of the stack file that names a tag, ``tags`` or ``canaries`` → ``sha256:…`` of the project's image, as the
     caller checked it or the record has it; the registry is not asked again."""
@@ -178,6 +183,25 @@ def parse_record(text: str) -> Record | None:
     return record if record.live in record.slots else None
 
 
+def _outputs_of(resources: Mapping[str, object], resource_type: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the outputs of a stack's resources of one type: objects as the API describes them."""
+    for resource in resources.values():
+        described = plain_mapping(resource) or {}
+        if described.get("type") == resource_type:
+            yield plain_mapping(described.get("outputs")) or {}
+
+
+def _field(described: Mapping[str, object], *path: str) -> Mapping[str, Any]:
+    """Return a mapping inside of an object; an empty one where there is none."""
+    for key in path:
+        described = plain_mapping(described.get(key)) or {}
+    return described
+
+
+def _name_of(described: Mapping[str, object]) -> str:
+    return str(_field(described, "metadata").get("name"))
+
+
 def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
     """Return the records that a stack's resources hold: Kubernetes name of the project → record.
 
@@ -186,15 +210,10 @@ def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
             readable record is passed over.
     """
     records: dict[str, Record] = {}
-    for resource in resources.values():
-        described = plain_mapping(resource) or {}
-        if described.get("type") != _SERVICE_TYPE:
-            continue
-        metadata = plain_mapping((plain_mapping(described.get("outputs")) or {}).get("metadata")) or {}
-        annotations = plain_mapping(metadata.get("annotations")) or {}
-        record = parse_record(str(annotations.get(RECORD_ANNOTATION, "")))
+    for service in _outputs_of(resources, _SERVICE_TYPE):
+        record = parse_record(str(_field(service, "metadata", "annotations").get(RECORD_ANNOTATION, "")))
         if record:
-            records[str(metadata.get("name"))] = record
+            records[_name_of(service)] = record
     return records
 
 
@@ -204,13 +223,7 @@ def failed_jobs_of(resources: Mapping[str, object]) -> tuple[str, ...]:
     Args:
         resources: As for ``records_of``.
     """
-    names: list[str] = []
-    for resource in resources.values():
-        described = plain_mapping(resource) or {}
-        if described.get("type") == _JOB_TYPE and has_failed(plain_mapping(described.get("outputs")) or {}):
-            metadata = plain_mapping((plain_mapping(described.get("outputs")) or {}).get("metadata")) or {}
-            names.append(str(metadata.get("name")))
-    return tuple(sorted(names))
+    return tuple(sorted(_name_of(job) for job in _outputs_of(resources, _JOB_TYPE) if has_failed(job)))
 
 
 def pods_of(resources: Mapping[str, object]) -> dict[str, int]:
@@ -222,14 +235,11 @@ def pods_of(resources: Mapping[str, object]) -> dict[str, int]:
         resources: As for ``records_of``.
     """
     counts: dict[str, int] = {}
-    for resource in resources.values():
-        described = plain_mapping(resource) or {}
-        outputs = plain_mapping(described.get("outputs")) or {}
-        if described.get("type") == _DEPLOYMENT_TYPE:
-            replicas = (plain_mapping(outputs.get("spec")) or {}).get("replicas")
-            # The state has all numbers as floating ones.
-            if isinstance(replicas, int | float):
-                counts[str((plain_mapping(outputs.get("metadata")) or {}).get("name"))] = int(replicas)
+    for deployment in _outputs_of(resources, _DEPLOYMENT_TYPE):
+        replicas = _field(deployment, "spec").get("replicas")
+        # The state has all numbers as floating ones.
+        if isinstance(replicas, int | float):
+            counts[_name_of(deployment)] = int(replicas)
     return counts
 
 
@@ -239,18 +249,12 @@ def bridges_of(resources: Mapping[str, object]) -> Bridges:
     Args:
         resources: As for ``records_of``.
     """
-    found: dict[str, Mapping[str, str]] = {}
-    mounted: set[str] = set()
-    for resource in resources.values():
-        described = plain_mapping(resource) or {}
-        outputs = plain_mapping(described.get("outputs")) or {}
-        if described.get("type") == _DEPLOYMENT_TYPE:
-            mounted |= mounted_bridges(outputs)
-        elif described.get("type") == _CONFIG_MAP_TYPE:
-            data = plain_mapping(outputs.get("data")) or {}
-            name = str((plain_mapping(outputs.get("metadata")) or {}).get("name"))
-            found[name] = {key: str(value) for key, value in data.items()}
-    return {name: data for name, data in found.items() if name in mounted}
+    mounted = frozenset[str]().union(*map(mounted_bridges, _outputs_of(resources, _DEPLOYMENT_TYPE)))
+    return {
+        _name_of(each): {key: str(value) for key, value in _field(each, "data").items()}
+        for each in _outputs_of(resources, _CONFIG_MAP_TYPE)
+        if _name_of(each) in mounted
+    }
 
 
 def mounted_bridges(deployment: Mapping[str, object]) -> frozenset[str]:
@@ -259,14 +263,11 @@ def mounted_bridges(deployment: Mapping[str, object]) -> frozenset[str]:
     Args:
         deployment: As the API describes it.
     """
-    template = plain_mapping((plain_mapping(deployment.get("spec")) or {}).get("template")) or {}
-    listed = (plain_mapping(template.get("spec")) or {}).get("volumes")
+    listed = _field(deployment, "spec", "template", "spec").get("volumes")
     volumes = cast("list[object]", listed) if isinstance(listed, list) else []
     described = [plain_mapping(each) or {} for each in volumes]
     return frozenset(
-        str((plain_mapping(each.get("configMap")) or {}).get("name"))
-        for each in described
-        if each.get("name") == ASSET_BRIDGE
+        str(_field(each, "configMap").get("name")) for each in described if each.get("name") == ASSET_BRIDGE
     )
 
 

@@ -19,7 +19,7 @@ from model.names import LATEST, InvalidName, collisions, image_repository, kuber
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import Bridges, ConfigRef, Instruction, Record, Release, Slot
+from model.release import Bridges, ConfigRef, InCluster, Instruction, Record, Release, Slot
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import (
     ClusterSecrets,
@@ -391,19 +391,6 @@ def parse_stack(
     )
 
 
-class InCluster(Frozen):
-    """What is known of a cluster beside the records."""
-
-    failed_jobs: tuple[str, ...] = ()
-    """Names of Jobs that are there and have failed."""
-    pods: Mapping[str, int] = Field(default_factory=dict)
-    """Name of a Deployment → the pods that it wants."""
-    ready: tuple[str, ...] = ()
-    """Names of Deployments that have all their pods."""
-    bridges: Bridges = Field(default_factory=dict)
-    """What the asset bridges of Deployments are configured with."""
-
-
 NOTHING_KNOWN = InCluster()
 
 
@@ -529,13 +516,7 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
     )
     # What is named explicitly is leave enough to go back.
     part = {"applications": chosen, "platform": False, "whole": False, "allow_older": (instruction.project,)}
-    known = InCluster(
-        failed_jobs=instruction.failed_jobs,
-        pods=instruction.pods,
-        ready=instruction.ready,
-        bridges=instruction.bridges,
-    )
-    return with_records(stack.model_copy(update=part), instruction.records, known)
+    return with_records(stack.model_copy(update=part), instruction.records, instruction)
 
 
 def repository_of(environment: Environment, name: str, project: Project) -> str:

@@ -248,7 +248,7 @@ class Changer:
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
-        pods = wanted_pods(self._cluster.deployments(application.name)) if application.project.autoscaling else {}
+        pods = wanted_pods(there) if application.project.autoscaling else {}
         instruction = Instruction(
             project=application.gitea_name,
             action=wish.action,

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from model.environment import Environment
 from model.fields import plain_mapping
-from model.names import InvalidName, kubernetes_name
+from model.names import COMPONENT_TYPES, InvalidName, kubernetes_name
 from model.problems import Problem, SettingsError, nearest
 from model.release import Record
 from model.secrets import masked, plain_secrets
@@ -25,11 +25,6 @@ from model.stack import NAMESPACE, Application, Selection, gitea_name, parse_sta
 from model.yaml_text import parse_yaml
 from release.errors import RefusedError
 
-COMPONENT_TYPES = {
-    "backend": "package-platform:index:PackageApp",
-    "frontend": "package-platform:index:FrontendApp",
-}
-"""Kind of a project → type of its component in the state."""
 TAGS = f"{NAMESPACE}:tags"
 ALLOW_OLDER = f"{NAMESPACE}:allowOlder"
 CANARIES = f"{NAMESPACE}:canaries"

@@ -288,10 +288,7 @@ def _has_ended_or_is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def _is_done(deployment: Mapping[str, Any]) -> bool:
-    status, wanted = deployment["status"], deployment["spec"]["replicas"]
-    return status.get("observedGeneration") == deployment["metadata"]["generation"] and all(
-        status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas")
-    )
+    return not missing_pods(deployment) and deployment["status"].get("replicas", 0) == deployment["spec"]["replicas"]
 
 
 def purge(cluster: Cluster) -> None:

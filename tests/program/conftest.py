@@ -84,6 +84,15 @@ class Recording(pulumi.runtime.Mocks):
 Run = Callable[..., Recording]
 
 
+def waited_by(monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Awaitable[None]]) -> None:
+    """Have the program wait for pods by this."""
+
+    def slot_rollout(*_: object) -> Callable[..., Awaitable[None]]:
+        return wait
+
+    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the program for a stack: ``run("test", tags={...})`` replaces parts of the committed config."""
@@ -97,10 +106,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     async def there(*_: object) -> None:
         """All pods are ready."""
 
-    def slot_rollout(*_: object) -> Callable[..., Awaitable[None]]:
-        return there
-
-    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
+    waited_by(monkeypatch, there)
 
     def run_program(
         stack: str,

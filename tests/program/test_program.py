@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pulumi
@@ -15,7 +14,7 @@ from model.names import SlotName
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from model.stack import Application
 from tests.conftest import STACKS
-from tests.program.conftest import Recording, Run
+from tests.program.conftest import Recording, Run, waited_by
 
 KINDS_PER_PROJECT = ("ServiceAccount", "Deployment", "PodDisruptionBudget", "Service", "Ingress")
 
@@ -146,10 +145,7 @@ def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, m
         asked.append((application.gitea_name, slot))
         raise rollout.RolloutError("1 of 2 pods are ready")
 
-    def slot_rollout(*_: object) -> Callable[..., Awaitable[None]]:
-        return wait
-
-    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
+    waited_by(monkeypatch, wait)
     first, old = run("test"), "2022-08-02-16-59"
     second = run("test", earlier=recorded(first), tags={"packet": "2022-08-03-18-54"})
     assert asked == [], "Pulumi itself waits for what it changes"

@@ -1,13 +1,12 @@
 """Volumes in the program under mocks: what is declared, what Pulumi must not delete, and what pods wait for."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pulumi
 import pytest
 
-import rollout
 import settings
 from components import _apply, _workload
 from components import storage as component
@@ -15,7 +14,7 @@ from model.names import SlotName
 from model.problems import Problem
 from model.release import INSTRUCTION_VARIABLE, Instruction, parse_record
 from model.stack import Application
-from tests.program.conftest import Recording, Run
+from tests.program.conftest import Recording, Run, waited_by
 
 API, FILE = "SJZY.Package.Task.Api", "projects/SJZY.Package.Task.Api.yaml"
 NAME = "sjzy-package-task-api"
@@ -192,10 +191,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> 
         if error:
             raise error
 
-    def slot_rollout(*_: object) -> Callable[[Application, SlotName], Awaitable[None]]:
-        return wait
-
-    monkeypatch.setattr(rollout, "slot_rollout", slot_rollout)
+    waited_by(monkeypatch, wait)
     return waited
 
 
