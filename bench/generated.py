@@ -21,7 +21,7 @@ class GeneratedProject:
     """One made-up Gitea project.
 
     Args:
-        number: 0 and up. Of eight in a row three are back ends and five are front ends, as in the seed.
+        number: 0 and up. Of eight in a row three are back ends and five are front ends.
     """
 
     number: int

@@ -24,7 +24,8 @@ from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
 from release.diagnosis import Found, Limits
 from release.drift import changed_pods, drifted_slots
-from release.errors import InterruptedRunError, LockedError, ReleaseError
+from release.errors import InterruptedRunError, LockedError, PulumiError, ReleaseError
+from release.events import is_locked
 from release.hold import POLL_SECONDS, held
 from release.inputs import TAGS, Program
 from release.language_host import Ahead
@@ -289,10 +290,32 @@ class Changer:
         return ["--refresh", *(f"--target={urn}" for urn in urns)] if urns else []
 
     def _watch(self, command: Command, watched: Watched | None) -> Attempt:
+        """Run pulumi, and bring to an end what a run before has left undone.
+
+        In a backend that is a folder it was seen beforehand. Elsewhere only the CLI can read the state, which takes a
+        second: there the engine's warning is waited for. It comes before anything is changed, but not with a refresh.
+        """
+        elsewhere = not self._pulumi.backend_folder
+        if elsewhere and "--refresh" in command.words:
+            attempt = Attempt("unfinished")
+        else:
+            attempt = self._run(command, watched, minds_unfinished=elsewhere)
+        if attempt.end != "unfinished":
+            return attempt
+        try:
+            self._finish(self._pulumi.stored())
+        except PulumiError as error:
+            return Attempt("locked" if is_locked(str(error)) else "refused", error.lines)
+        return self._run(command, watched, minds_unfinished=False)
+
+    def _run(self, command: Command, watched: Watched | None, *, minds_unfinished: bool) -> Attempt:
         with self._pulumi.start(command, self._held, self._ahead.take()) as run:
-            watch = Watch(self._cluster, self._screen, self._options.limits, watched)
+            limits = self._options.limits
+            watch = Watch(self._cluster, self._screen, limits, watched, minds_unfinished=minds_unfinished)
             details = self._follow(run, watch, watched.left if watched else "run the same command again")
             watch.events(run)
+            if watch.unfinished and run.code != 0:
+                return Attempt("unfinished")
             details = watch.last(run) or details
             self._screen.settle()
             if watch.moved:
@@ -311,7 +334,7 @@ class Changer:
             if self._signals.number:
                 self._stop(run)
                 self._signals.check(left)
-            if watch.moved or watch.hopeless or watch.unsure:
+            if watch.over:
                 details = watch.details()
                 self._stop(run)
                 return details
@@ -433,7 +456,18 @@ class Changer:
             if not found:
                 break
             self._sleep(found, deadline)
-        operations = pending(self._pulumi.checkpoint())
+        self._finish(self._pulumi.checkpoint())
+
+    def _finish(self, stored: bytes) -> None:
+        """Bring to an end what a run that was cut off has left undone.
+
+        Args:
+            stored: The stack's state.
+
+        Raises:
+            PulumiError: If the state can't be replaced, as while another run holds its lock.
+        """
+        operations = pending(stored)
         if not operations:
             return
         told = ", ".join(map(str, operations))

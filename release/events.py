@@ -16,8 +16,10 @@ _COLOUR = re.compile(r"<\{%[^%]*%\}>")
 _QUIET_OPERATIONS = frozenset({"same", "read", "refresh", "discard-replaced", "read-discard"})
 _USUAL = re.compile(r"using pulumi-\S+ from \$PATH|resource plugin \S+ is expected to have version")
 _LOCKED = "the stack is currently locked by"
+_UNFINISHED = re.compile(r"Attempting to deploy or update resources with \d+ pending operations.*(\n  \*.*)*")
+"""https://github.com/pulumi/pulumi/blob/master/pkg/resource/deploy/deployment_executor.go; advice comes after it."""
 
-Kind = Literal["begun", "step", "error", "warning", "info"]
+Kind = Literal["begun", "unfinished", "step", "error", "warning", "info"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Event:
     """Something that a person or the release itself wants to know.
 
     Args:
-        kind: ``begun``: the engine holds the stack's lock and runs the program. ``step``: a resource is being changed.
-            Otherwise the severity of a message.
+        kind: ``begun``: the engine holds the stack's lock and runs the program. ``unfinished``: the state has
+            operations of a run that was cut off. ``step``: a resource is being changed. Otherwise the severity of a
+            message.
         text: For people, one or more lines.
         urn: Of the resource that it is about, empty when there is none.
     """
@@ -71,7 +74,8 @@ def _message(diagnostic: dict[str, Any]) -> Event | None:
     if severity == "warning" and _USUAL.match(text):
         return None
     if severity == "warning":
-        return Event("warning", text, urn)
+        unfinished = _UNFINISHED.match(text)
+        return Event("unfinished", unfinished[0]) if unfinished else Event("warning", text, urn)
     return Event("info", text, urn) if severity == "info" and text else None
 
 

@@ -99,6 +99,10 @@ class Pulumi:
                 return gzip.decompress(path.read_bytes())
         return b""
 
+    def stored(self) -> bytes:
+        """Return the stack's state as it is stored, or as the CLI tells it where it can't be read without that."""
+        return self.checkpoint() or self.read("stack", "export").encode()
+
     def _of_stack(self, kind: str, ending: str) -> Path | None:
         folder = self.backend_folder
         project = str(self.program.pulumi_project["name"])
@@ -160,8 +164,7 @@ class Pulumi:
 
     def deployed(self) -> Object:
         """Return what the state has below ``deployment``: all resources as they were applied, secrets encrypted."""
-        stored = self.checkpoint()
-        content = cast("Object", json.loads(stored)) if stored else self.state()
+        content = cast("Object", json.loads(self.stored()))
         return inner(content, "checkpoint", "latest") or inner(content, "deployment")
 
     def load_program(self) -> LanguageHost | None:

@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.4
 LOG_LINES = 15
 UNTOUCHED = "nothing was changed"
 _BY_SIGNAL = range(129, 160)
-End = Literal["done", "locked", "moved", "hopeless", "failed", "refused"]
+End = Literal["done", "locked", "moved", "unfinished", "hopeless", "failed", "refused"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Attempt:
     """How a run of pulumi ended.
 
     Args:
-        end: ``moved``: another release changed the record meanwhile. ``refused``: it failed before it touched anything.
+        end: ``moved``: another release changed the record meanwhile. ``unfinished``: it was ended because the state
+            has operations of a run that was cut off. ``refused``: it failed before it touched anything.
         errors: Lines of pulumi.
         hopeless: Why it was ended early.
         details: Log lines and events of what failed, and what went wrong when it was put back.
@@ -79,11 +80,20 @@ class Watch:
         hopeless: Why the run can't succeed, None for as long as it can.
         moved: Whether another release has changed the record since it was read.
         unsure: Why that could not be seen; empty when it could.
+        unfinished: Whether the run stands on a state with operations of a run that was cut off, and that matters.
         touched: Whether pulumi has begun to change anything.
         ready_seconds: When the first new pod was ready, None when none was.
     """
 
-    def __init__(self, cluster: Cluster, screen: Screen, limits: Limits, watched: Watched | None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        screen: Screen,
+        limits: Limits,
+        watched: Watched | None,
+        *,
+        minds_unfinished: bool = False,
+    ) -> None:
         """Prepare it; nothing is asked yet.
 
         Args:
@@ -91,22 +101,30 @@ class Watch:
             screen: Is told everything.
             limits: How long what may mend is waited for.
             watched: What is looked at; None when no project is.
+            minds_unfinished: Whether it matters what the state has of a run that was cut off.
         """
         self.errors: list[str] = []
         self.hopeless: Hopeless | None = None
         self.moved = False
         self.unsure = ""
+        self.unfinished = False
         self.touched = False
         self.ready_seconds: float | None = None
         self._cluster = cluster
         self._screen = screen
         self._watched = watched
+        self._minds_unfinished = minds_unfinished
         self._diagnosis = Diagnosis(watched.image, limits, watched.found) if watched else None
         moving = watched if watched and watched.migrates else None
         self._migration = MigrationWatch(cluster, screen, moving.name, moving.image, moving.jobs) if moving else None
         self._begun = False
         self._silent = False
         self._looked = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the run is to be ended."""
+        return bool(self.moved or self.unfinished or self.hopeless or self.unsure)
 
     def step(self, run: Run) -> None:
         """Take in what has happened since the last step."""
@@ -127,6 +145,7 @@ class Watch:
         elif event.kind == "error":
             self.errors += event.text.splitlines()
         elif event.text:
+            self.unfinished |= self._minds_unfinished and event.kind == "unfinished"
             self.touched |= event.kind == "step"
             self._screen.line(event.text)
 

@@ -6,7 +6,6 @@ No cluster is needed: the stack has one secret output.
 import json
 import os
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -22,13 +21,14 @@ import pytest
 from devcluster import environment, process_tree, toolchain
 from devcluster.instance import Instance
 from devcluster.progress import Progress
+from tests.cluster import object_storage
 from tests.cluster.leaks import files_below, leaks
+from tests.cluster.object_storage import CREDENTIALS, SECRET_KEY, Bucket
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 SECRET = "planted-in-the-state"  # noqa: S105 - looked for
-ACCESS_KEY, SECRET_KEY = "team", "of-the-test"
 PROGRAM = """
 import pathlib, time, pulumi
 gate = pulumi.Config().get("gate")
@@ -89,7 +89,7 @@ class Stack:
 @pytest.fixture
 def local(tmp_path: Path) -> Stack:
     """A stack in a folder, with its program and a secret, deployed once."""
-    toolchain.ensure(["pulumi", "pulumi-language-python", "versitygw"], Progress(quiet=True))
+    toolchain.ensure(["pulumi", "pulumi-language-python"], Progress(quiet=True))
     folder, state = tmp_path / "program", tmp_path / "state"
     folder.mkdir()
     state.mkdir()
@@ -103,9 +103,7 @@ def local(tmp_path: Path) -> Stack:
         "PULUMI_HOME": str(tmp_path / "home"),
         "PULUMI_CONFIG_PASSPHRASE": "of the test",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_REGION": "us-east-1",
+        **CREDENTIALS,
     }
     stack = Stack(folder, f"file://{state}", variables)
     stack("stack", "init", "uat")
@@ -115,46 +113,30 @@ def local(tmp_path: Path) -> Stack:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, local: Stack) -> Iterator[Path]:
-    """The folder of an S3 server on loopback, with one bucket."""
-    folder, port = tmp_path / "s3", _free_port()
-    (folder / "state").mkdir(parents=True)
-    variables = {**local.variables, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
-    with (tmp_path / "s3.log").open("w") as log:
-        command = ["versitygw", f"--port=127.0.0.1:{port}", "posix", "--nometa", str(folder)]
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert process.poll() is None, (tmp_path / "s3.log").read_text()
-            assert time.monotonic() < deadline, "the S3 server does not answer"
-            time.sleep(0.05)
-        (tmp_path / "port").write_text(str(port))
-        yield folder
-    finally:
-        process.terminate()
-        process.wait()
+def bucket(tmp_path: Path) -> Iterator[Bucket]:
+    """A bucket on loopback."""
+    with object_storage.bucket(tmp_path / "s3") as made:
+        yield made
 
 
 @pytest.fixture
-def remote(local: Stack, bucket: Path) -> Stack:
+def remote(local: Stack, bucket: Bucket) -> Stack:
     """The stack, moved into the bucket as the how-to page says."""
-    port = (bucket.parent / "port").read_text()
-    moved = local.at(f"s3://state?endpoint=http://127.0.0.1:{port}&s3ForcePathStyle=true")
+    moved = local.at(bucket.url)
     local("stack", "export", "--file=moved.json")
     moved("stack", "init", "uat")
     moved("stack", "import", "--file=moved.json")
     return moved
 
 
-def test_a_stack_moves_from_a_folder_to_object_storage(local: Stack, remote: Stack, bucket: Path) -> None:
+def test_a_stack_moves_from_a_folder_to_object_storage(local: Stack, remote: Stack, bucket: Bucket) -> None:
     remote("preview", "--expect-no-changes")
     assert remote("stack", "output", "--show-secrets", "answer").strip() == SECRET
     assert remote.history() == [], "the history stays where it was"
     remote("up", "--yes", "--skip-preview")
     assert remote.history() == ["succeeded"]
     assert local.history() == ["succeeded"]
-    stored = files_below(bucket)
+    stored = files_below(bucket.folder)
     assert any(path.endswith(".pulumi/stacks/small/uat.json") for path in stored)
     secrets = {"secret": SECRET, "key": SECRET_KEY}
     assert leaks(secrets, {**stored, "export": remote("stack", "export")}) == []
@@ -162,8 +144,10 @@ def test_a_stack_moves_from_a_folder_to_object_storage(local: Stack, remote: Sta
 
 
 @pytest.mark.soak
-def test_updates_are_kept_apart_by_a_lock_which_a_killed_one_leaves(remote: Stack, bucket: Path) -> None:
-    gate = bucket.parent / "gate"
+def test_updates_are_kept_apart_by_a_lock_which_a_killed_one_leaves(
+    tmp_path: Path, remote: Stack, bucket: Bucket
+) -> None:
+    gate = tmp_path / "gate"
     remote("config", "set", "gate", str(gate))
     with remote.started("up", "--yes", "--skip-preview") as first:
         wait_for_lock(bucket, first)
@@ -171,7 +155,7 @@ def test_updates_are_kept_apart_by_a_lock_which_a_killed_one_leaves(remote: Stac
         gate.touch()
         output, errors = first.communicate(timeout=COMMAND_SECONDS)
     assert first.returncode == 0, output + errors
-    assert not locks(bucket)
+    assert not bucket.locks()
     gate.unlink()
     with remote.started("up", "--yes", "--skip-preview") as killed:
         wait_for_lock(bucket, killed)
@@ -205,22 +189,12 @@ def stored_secrets(stack: Stack) -> set[str]:
     return set(re.findall(r'"ciphertext": "([^"]+)"', stack("stack", "export")))
 
 
-def locks(bucket: Path) -> list[Path]:
-    return list(bucket.rglob("locks/*/*/*/*.json"))
-
-
-def wait_for_lock(bucket: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_lock(bucket: Bucket, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
-    while not locks(bucket):
+    while not bucket.locks():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no lock came"
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

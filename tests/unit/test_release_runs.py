@@ -286,6 +286,73 @@ def test_what_a_killed_run_left_undone_is_finished_first(changer: Changer, stack
     assert f"cut off while updating Deployment {NAME}-green" in told.getvalue()
 
 
+URN = f"urn:pulumi:test::p::package-platform:index:PackageApp$kubernetes:apps/v1:Deployment::{NAME}-green"
+WARNING = {
+    "diagnosticEvent": {
+        "severity": "warning",
+        "prefix": "<{%fg 3%}>warning: <{%reset%}>",
+        "message": "<{%reset%}>Attempting to deploy or update resources with 1 pending operations "
+        f"from previous deployment.\n  * {URN}, interrupted while updating\nThese resources are in an unknown state",
+    }
+}
+
+
+def unfinished(kind: str) -> str:
+    """Return the answer of `pulumi stack export` after a run that was cut off."""
+    metadata = {"namespace": "package-test", "name": f"{NAME}-green"}
+    operation = {"type": kind, "resource": {"urn": URN, "inputs": {"metadata": metadata}}}
+    return json.dumps({"version": 3, "deployment": {"resources": [], "pending_operations": [operation]}})
+
+
+@pytest.mark.parametrize(("kind", "between"), [("updating", ["refresh"]), ("creating", ["stack", "stack"])])
+def test_in_object_storage_what_a_killed_run_left_is_seen_by_the_engines_warning(  # noqa: PLR0913, PLR0917
+    changer: Changer,
+    stack: FakeStack,
+    told: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    between: list[str],
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
+    export = {"output": unfinished(kind)}
+    first, last = {"events": [BEGUN, WARNING], "hangs": True}, {"events": [BEGUN, WARNING, STEP]}
+    stack.order(first, *[export] * len(between), {}, last)
+    assert exit_code(deployed(changer, stack)) == DONE
+    words = [call["words"] for call in stack.calls()]
+    assert [each[0] for each in words] == ["up", "stack", *between, "up"], "one that goes on is not ended again"
+    assert words[0][: words[0].index("--non-interactive")] == words[-1][: words[-1].index("--non-interactive")]
+    assert f"cut off while {kind} Deployment {NAME}-green" in told.getvalue()
+    assert "unknown state" not in told.getvalue()
+
+
+def test_in_object_storage_a_run_that_reads_the_cluster_gets_no_warning_so_the_state_is_asked(
+    changer: Changer, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
+    stack.deployments = [deployment("3")]
+    state = json.loads(unfinished("updating"))
+    parent = stack.program.urn(stack.application("2"))
+    state["deployment"]["resources"] = [{"urn": URN, "parent": parent}]
+    export = {"output": json.dumps(state)}
+    stack.order(export, export, {}, {"events": [BEGUN, STEP]})
+    deployed(changer, stack)
+    words = [call["words"] for call in stack.calls()]
+    assert [each[0] for each in words] == ["stack", "stack", "refresh", "up"]
+    assert "--refresh" in words[-1]
+
+
+def test_in_object_storage_what_is_unfinished_waits_for_the_lock(
+    changer: Changer, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
+    export = {"output": unfinished("creating")}
+    locked = {"output": "error: the stack is currently locked by 1 lock(s).", "code": 255}
+    stopped = {"events": [BEGUN, WARNING], "hangs": True}
+    stack.order(stopped, export, export, locked, stopped, export, export, {}, {"events": [BEGUN, STEP]})
+    assert exit_code(deployed(changer, stack)) == DONE
+    assert len(stack.calls()) == 9
+
+
 def test_what_a_killed_run_left_running_is_ended_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
     variables = {**os.environ, MARK_VARIABLE: Pulumi(stack.program).key}
     sleeper = [sys.executable, "-ISc", "import time; time.sleep(600)"]
