@@ -18,7 +18,7 @@ from pathlib import Path
 from model.fields import plain_mapping
 
 _SLACK_SECONDS = 2.0
-_TOLD = re.compile(r"(?P<url>\S+\.json): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)")
+_TOLD = re.compile(r"(?P<url>\S+): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)")
 
 
 @dataclass(frozen=True)

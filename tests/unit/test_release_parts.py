@@ -47,6 +47,9 @@ def test_a_lock_is_read_from_its_file_and_from_an_error() -> None:
     assert parse_lock("l.json", text[:20]) is None
     (told,) = locks_told(ERROR)
     assert (told.user, told.host, told.pid, told.since) == ("ci", "agent-1", 4711, TAKEN)
+    # Pulumi puts the bucket's own options behind the file.
+    bucket = ERROR.replace("file:///state", "s3://state").replace(".json:", ".json?endpoint=http%3A%2F%2Fs3&awssdk=v2:")
+    assert [each.pid for each in locks_told(bucket)] == [4711]
     assert is_locked(ERROR)
     assert not is_locked("error: the image is missing")
 
