@@ -35,8 +35,15 @@ def bucket(tmp_path: Path) -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def program(cluster: Cluster, tmp_path: Path, bucket: Bucket) -> Iterator[Program]:
-    """A stack in the bucket with one blue-green project, whose second colour was never there."""
+def program(
+    cluster: Cluster, deployed: tuple[Program, dict[str, str]], tmp_path: Path, bucket: Bucket
+) -> Iterator[Program]:
+    """A stack in the bucket with one blue-green project, whose second colour was never there.
+
+    The ingress is that of the stack `test`.
+    """
+    platform, files = deployed
+    platform.settle(files)
     program = Program.create(cluster, tmp_path / "copy", "uat", {"PULUMI_BACKEND_URL": bucket.url, **CREDENTIALS})
     file = yaml.safe_load(program.stack_file.read_text())
     file["config"]["package-platform:environment"]["namespace"] = NAMESPACE
@@ -46,6 +53,7 @@ def program(cluster: Cluster, tmp_path: Path, bucket: Bucket) -> Iterator[Progra
     program.up()
     program.wait_until_settled()
     yield program
+    program.pulumi("cancel", "--yes", check=False)
     program.destroy()
 
 
