@@ -273,19 +273,6 @@ def test_two_on_one_host_take_turns(stack: FakeStack, changer: Changer, told: io
     assert f"waits for deploy of the first (pid {os.getpid()}) since 2" in told.getvalue()
 
 
-def test_what_a_killed_run_left_undone_is_finished_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
-    urn = f"urn:pulumi:test::p::package-platform:index:PackageApp$kubernetes:apps/v1:Deployment::{NAME}-green"
-    metadata = {"namespace": "package-test", "name": f"{NAME}-green"}
-    operation = {"type": "updating", "resource": {"urn": urn, "inputs": {"metadata": metadata}}}
-    stack.save({"pending_operations": [operation]})
-    assert exit_code(deployed(changer, stack)) == DONE
-    refreshed, released = stack.calls()
-    assert refreshed["words"][0] == "refresh"
-    assert f"--target={urn}" in refreshed["words"]
-    assert released["words"][0] == "up"
-    assert f"cut off while updating Deployment {NAME}-green" in told.getvalue()
-
-
 URN = f"urn:pulumi:test::p::package-platform:index:PackageApp$kubernetes:apps/v1:Deployment::{NAME}-green"
 WARNING = {
     "diagnosticEvent": {
@@ -302,6 +289,16 @@ def unfinished(kind: str) -> str:
     metadata = {"namespace": "package-test", "name": f"{NAME}-green"}
     operation = {"type": kind, "resource": {"urn": URN, "inputs": {"metadata": metadata}}}
     return json.dumps({"version": 3, "deployment": {"resources": [], "pending_operations": [operation]}})
+
+
+def test_what_a_killed_run_left_undone_is_finished_first(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
+    stack.save(json.loads(unfinished("updating"))["deployment"])
+    assert exit_code(deployed(changer, stack)) == DONE
+    refreshed, released = stack.calls()
+    assert refreshed["words"][0] == "refresh"
+    assert f"--target={URN}" in refreshed["words"]
+    assert released["words"][0] == "up"
+    assert f"cut off while updating Deployment {NAME}-green" in told.getvalue()
 
 
 @pytest.mark.parametrize(("kind", "between"), [("updating", ["refresh"]), ("creating", ["stack", "stack"])])
