@@ -30,7 +30,11 @@ from release.language_host import LanguageHost
 from release.objects import Object, inner, items
 
 MARK_VARIABLE = "PACKAGE_PLATFORM_RELEASE_RUN"
-"""In the environment of all that a release starts: the stack's key, so that orphans of a killed run are found."""
+"""In the environment of all that changes a stack: its key, so that orphans of a killed run are found."""
+_READING_COMMAND = "preview"
+"""Takes no turn, so that a release that begins meanwhile must not take it for something that a killed run left."""
+_FOLDER = "package-platform-release-"
+_KEY_CHARACTERS = 16
 READ_SECONDS = 120.0
 _AUTOMATION = {
     "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -153,7 +157,7 @@ class Pulumi:
         Raises:
             PulumiError: If it is refused.
         """
-        with tempfile.TemporaryDirectory(prefix="package-platform-release-") as folder:
+        with tempfile.TemporaryDirectory(prefix=_prefix(self.key)) as folder:
             file = Path(folder) / "state.json"
             file.write_text(json.dumps(state), encoding="utf-8")
             self.read("stack", "import", f"--file={file}")
@@ -221,7 +225,8 @@ class Run:
         self, pulumi: Pulumi, command: Command, held: Sequence[int], loaded: LanguageHost | None = None
     ) -> None:
         """Start it; see ``Pulumi.start``."""
-        self._folder = Path(tempfile.mkdtemp(prefix="package-platform-release-"))
+        changes = command.words[0] != _READING_COMMAND
+        self._folder = Path(tempfile.mkdtemp(prefix=_prefix(pulumi.key if changes else _READING_COMMAND)))
         config = self._folder / "stack.yaml"
         config.write_text(command.config, encoding="utf-8")
         self._events = self._folder / "events"
@@ -240,7 +245,7 @@ class Run:
             self._program.tell({**pulumi.variables, **told})
             line.append(f"--client={self._program.address}")
             held = (*held, self._program.descriptor)
-        variables = {**pulumi.variables, **told, MARK_VARIABLE: pulumi.key}
+        variables = {**pulumi.variables, **told, **({MARK_VARIABLE: pulumi.key} if changes else {})}
         self._control, self._process = self._launch(line, pulumi.program.folder, variables, held)
 
     @staticmethod
@@ -340,7 +345,8 @@ class Run:
 def end_leftovers(key: str) -> int:
     """Kill what a killed run of a stack left on this host, and return how many processes that were.
 
-    Only to be called while this process holds the stack: then no other run's processes are there.
+    Its folders below the one for temporary files go too. Only to be called while this process holds the stack and runs
+    nothing: then no other run's are there.
 
     Args:
         key: The stack's, as in ``Pulumi.key``.
@@ -351,7 +357,14 @@ def end_leftovers(key: str) -> int:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 count += _kill_marked(int(entry.name), mark)
+    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(key)}*"):
+        shutil.rmtree(folder, ignore_errors=True)  # one of another user stays
     return count
+
+
+def _prefix(key: str) -> str:
+    """Return what the names of a stack's temporary folders begin with."""
+    return f"{_FOLDER}{key[:_KEY_CHARACTERS]}-"
 
 
 def _kill_marked(pid: int, mark: bytes) -> bool:

@@ -121,7 +121,7 @@ def test_one_project_is_registered_targeted_and_told_what_runs(changer: Changer,
     assert call["config"]["config"]["package-platform:tags"] == {PROJECT: "2", "packet": "7"}
     assert (changed.before, changed.after) == (record("1"), record("2", "1"))
     assert exit_code(changed) == DONE
-    assert list(Path(tempfile.gettempdir()).glob("package-platform-release-*/events")) == []
+    assert run_folders() == []
 
 
 def test_the_tags_of_the_history_are_what_runs_and_not_what_a_stale_clone_wants(
@@ -378,6 +378,10 @@ def running(stack: FakeStack) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def run_folders() -> list[Path]:
+    return sorted(Path(tempfile.gettempdir()).glob("package-platform-release-*/events"))
+
+
 def marked(stack: FakeStack) -> list[int]:
     """Return the processes that belong to runs of the stack."""
     mark = f"{MARK_VARIABLE}={Pulumi(stack.program).key}".encode()
@@ -414,8 +418,24 @@ def test_a_guard_that_is_killed_takes_pulumi_with_it(stack: FakeStack, running: 
     os.kill(guard, signal.SIGKILL)
     until(lambda: not alive(pulumi))
     assert running.poll() is None
-    assert end_leftovers(Pulumi(stack.program).key) == 1, "what pulumi started is found by its mark"
+    key = Pulumi(stack.program).key
+    assert len(run_folders()) == 1, "what a run keeps while it lasts, with its stack file"
+    assert end_leftovers("no such key") == 0
+    assert len(run_folders()) == 1, "another stack's are left alone"
+    assert end_leftovers(key) == 1, "what pulumi started is found by its mark"
     until(lambda: not marked(stack))
+    assert run_folders() == []
+
+
+def test_a_preview_is_nothing_that_a_killed_run_left(stack: FakeStack) -> None:
+    stack.order({"events": [BEGUN], "hangs": True})
+    pulumi = Pulumi(stack.program)
+    with pulumi.start(Command(("preview",), "{}")) as run:
+        until(lambda: stack.calls() != [])
+        assert end_leftovers(pulumi.key) == 0
+        assert run.code is None
+        assert len(run_folders()) == 1
+    assert run_folders() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
