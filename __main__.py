@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace, Secret
 
 from components import FrontendApp, FrontendAppArgs, HaIngress, HaIngressArgs, PackageApp, PackageAppArgs
 from components._apply import apply
@@ -88,10 +87,10 @@ def main() -> None:
     if stack.platform:
         # With the namespace all volumes would go, whatever is said of each.
         guarded = pulumi.ResourceOptions.merge(after(), pulumi.ResourceOptions(protect=stack.keeps_data or None))
-        first.append(apply(Namespace, environment.namespace, namespace(environment), guarded))
+        first.append(apply(environment.namespace, namespace(environment), guarded))
         if credentials := stack.cluster_secrets.registry:
             manifest = pull_secret(environment, environment.namespace, credentials)
-            first.append(apply(Secret, "registry", manifest, after()))
+            first.append(apply("registry", manifest, after()))
     if environment.storage.nfs and stack.platform:
         first.append(declare_class(environment, after()))
     if environment.ingress.ha and stack.whole:

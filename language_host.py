@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
+from pulumi import log
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS  # pyright: ignore[reportPrivateUsage]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
@@ -75,6 +76,13 @@ def load(program: Path) -> None:
     gc.enable()
 
 
+def _untold(*_: object, **__: object) -> None:
+    """Say nothing for debugging: `release` never asks for it, and each word is a call to the engine that is waited for.
+
+    The SDK has four such words for each resource.
+    """
+
+
 def _become(told: dict[str, str]) -> None:
     """Make the environment be this one; what is the same is not touched, as other threads may be reading it."""
     for name in os.environ.keys() - told.keys():
@@ -103,6 +111,7 @@ def main(address: str) -> None:
     sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the program prints is nobody's protocol
+    log.debug = _untold
     load(PROGRAM)
     server.loaded.set()
     served.wait_for_termination()

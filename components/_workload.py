@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment, StatefulSet
-from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
-from pulumi_kubernetes.core.v1 import ConfigMap, Secret, Service, ServiceAccount
-from pulumi_kubernetes.networking.v1 import Ingress
-from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
-from components._apply import NOTES, apply
+from components._apply import NOTES, KubernetesObject, apply
 from components.storage import Storage, StorageArgs
 from manifests import Manifest
 from manifests.storage import classes, growing
@@ -138,7 +133,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         if weighted and not plan.entry_first:
             moved = self._entry(declared, moved)
         options = pulumi.ResourceOptions(parent=self, depends_on=moved)
-        service = apply(Service, declared.name, declared.workload.service, options)
+        service = apply(declared.name, declared.workload.service, options)
         for slot in declared.workload.slots:
             if slot.plan.after_traffic:
                 self._slot(declared, slot, [*first, service])
@@ -152,10 +147,10 @@ class WorkloadComponent(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
         workload = declared.workload
         return [
-            apply(ServiceAccount, declared.name, workload.service_account, child),
-            *(apply(ConfigMap, declared.named(each), each, child) for each in workload.config_maps),
-            *(apply(Secret, declared.named(each), each, child) for each in workload.secrets),
-            *(apply(Service, declared.named(each), each, child) for each in workload.slot_services),
+            apply(declared.name, workload.service_account, child),
+            *(apply(declared.named(each), each, child) for each in workload.config_maps),
+            *(apply(declared.named(each), each, child) for each in workload.secrets),
+            *(apply(declared.named(each), each, child) for each in workload.slot_services),
             *self._storage(declared, child),
         ]
 
@@ -182,8 +177,6 @@ class WorkloadComponent(pulumi.ComponentResource):
         job = declared.workload.migration
         if job is None:
             return []
-        from pulumi_kubernetes.batch.v1 import Job  # noqa: PLC0415 - rarely used, and start-up counts
-
         spec = job["spec"]
         seconds = spec["activeDeadlineSeconds"] + _AWAIT_MARGIN_SECONDS
         options = pulumi.ResourceOptions(
@@ -192,19 +185,16 @@ class WorkloadComponent(pulumi.ComponentResource):
             custom_timeouts=pulumi.CustomTimeouts(create=f"{seconds}s", update=f"{seconds}s"),
             ignore_changes=[*NOTES, "spec"],
         )
-        return [apply(Job, declared.named(job), job, options)]
+        return [apply(declared.named(job), job, options)]
 
-    def _slot(
-        self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]
-    ) -> Deployment | StatefulSet:
+    def _slot(self, declared: _Declared, slot: SlotWorkload, first: Sequence[pulumi.Resource]) -> KubernetesObject:
         name = f"{declared.name}-{slot.plan.name}"
         after = pulumi.ResourceOptions(parent=self, depends_on=first)
-        kind = StatefulSet if slot.deployment["kind"] == "StatefulSet" else Deployment
-        deployment = apply(kind, name, slot.deployment, self._deployment_options(declared, slot, first))
-        apply(PodDisruptionBudget, name, slot.disruption_budget, after)
+        deployment = apply(name, slot.deployment, self._deployment_options(declared, slot, first))
+        apply(name, slot.disruption_budget, after)
         if slot.autoscaler:
             after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
-            apply(HorizontalPodAutoscaler, name, slot.autoscaler, after)
+            apply(name, slot.autoscaler, after)
         return deployment
 
     def _deployment_options(
@@ -226,13 +216,11 @@ class WorkloadComponent(pulumi.ComponentResource):
             ignore_changes=ignored or None,
         )
 
-    def _checked(
-        self, declared: _Declared, live: Deployment | StatefulSet, awaited: Sequence[pulumi.Resource]
-    ) -> _DependsOn:
+    def _checked(self, declared: _Declared, live: KubernetesObject, awaited: Sequence[pulumi.Resource]) -> _DependsOn:
         """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
         args, plan = declared.args, declared.plan
         seen = slot_name(args.application.name, plan.live.name) in args.application.ready
-        wait = args.wait if isinstance(live, StatefulSet) or (plan.revives and not seen) else None
+        wait = args.wait if args.application.project.stateful or (plan.revives and not seen) else None
         check = args.check if plan.moves else None
         if pulumi.runtime.is_dry_run() or not (wait or check):
             return awaited
@@ -250,22 +238,20 @@ class WorkloadComponent(pulumi.ComponentResource):
         """Declare the Ingress whose weights move the traffic."""
         manifest = declared.workload.ingress
         options = pulumi.ResourceOptions(parent=self, depends_on=after)
-        return [apply(Ingress, declared.name, manifest, options)] if manifest else []
+        return [apply(declared.name, manifest, options)] if manifest else []
 
     def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:
         options = pulumi.ResourceOptions(parent=self, depends_on=after)
         if declared.workload.ingress:
-            apply(Ingress, declared.name, declared.workload.ingress, options)
+            apply(declared.name, declared.workload.ingress, options)
         if declared.workload.canary_ingress:
-            apply(Ingress, f"{declared.name}-canary", declared.workload.canary_ingress, options)
+            apply(f"{declared.name}-canary", declared.workload.canary_ingress, options)
 
-    def _export(self, args: WorkloadArgs, service: Service) -> None:
+    def _export(self, args: WorkloadArgs, service: KubernetesObject) -> None:
         routes = args.application.project.routes
         self.url = pulumi.Output.from_input(args.environment.url(routes[0]) if routes else None)
-        self.service_name = service.metadata.apply(lambda metadata: str(metadata.name))
-        self.release = service.metadata.apply(
-            lambda metadata: _view((metadata.annotations or {}).get(RECORD_ANNOTATION, ""))
-        )
+        self.service_name = service.metadata.apply(lambda metadata: str(metadata["name"]))
+        self.release = service.metadata.apply(_recorded)
         self.tag = self.release.apply(lambda release: release.get("tag") or "")
         self.register_outputs(
             {"url": self.url, "serviceName": self.service_name, "tag": self.tag, "release": self.release}
@@ -278,8 +264,10 @@ def _formerly(component_type: str) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(aliases=[pulumi.Alias(type_=each) for each in others])
 
 
-def _view(annotation: str) -> dict[str, str | None]:
-    record = parse_record(annotation)
+def _recorded(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what runs, from the record in the metadata of a Service."""
+    annotations: Mapping[str, str] = metadata.get("annotations") or {}
+    record = parse_record(annotations.get(RECORD_ANNOTATION, ""))
     if record is None:
         return {}
     release = record.release

@@ -5,7 +5,7 @@ from typing import assert_never
 
 import pulumi
 
-from components._apply import apply_any
+from components._apply import apply
 from manifests import Manifest
 from manifests.ha_ingress import ha_ingress
 from model.environment import Environment
@@ -79,7 +79,7 @@ class HaIngress(pulumi.ComponentResource):
 
     def _declare(self, manifest: Manifest, depends_on: list[pulumi.Resource]) -> pulumi.CustomResource:
         name = f"{self._name}-{manifest['kind'].lower()}-{manifest['metadata']['name']}"
-        return apply_any(
+        return apply(
             name,
             manifest,
             pulumi.ResourceOptions(

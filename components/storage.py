@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes.core.v1 import PersistentVolumeClaim
 
-from components._apply import NOTES, apply
+from components._apply import NOTES, KubernetesObject, apply
 from manifests import Manifest
 from manifests.storage import kept_claims, shared_class
 from model.environment import Environment
@@ -64,7 +63,7 @@ class Storage(pulumi.ComponentResource):
         self.register_outputs({"claims": names})
 
 
-def declare_class(environment: Environment, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+def declare_class(environment: Environment, opts: pulumi.ResourceOptions) -> KubernetesObject:
     """Declare the StorageClass of the environment's own NFS server.
 
     Args:
@@ -74,12 +73,10 @@ def declare_class(environment: Environment, opts: pulumi.ResourceOptions) -> pul
     Raises:
         ValueError: If it names none.
     """
-    from pulumi_kubernetes.storage.v1 import StorageClass  # noqa: PLC0415 - rarely used, and start-up counts
-
     manifest = shared_class(environment)
     if manifest is None:
         raise ValueError(f"{environment.name} names no NFS server")
-    return apply(StorageClass, str(manifest["metadata"]["name"]), manifest, opts)
+    return apply(str(manifest["metadata"]["name"]), manifest, opts)
 
 
 def keep(claims: Sequence[Claim], environment: Environment, opts: pulumi.ResourceOptions) -> None:
@@ -98,9 +95,9 @@ def keep(claims: Sequence[Claim], environment: Environment, opts: pulumi.Resourc
         parent.register_outputs({})
 
 
-def _claim(project: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> PersistentVolumeClaim:
+def _claim(project: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> KubernetesObject:
     volume = manifest["metadata"]["annotations"][VOLUME_ANNOTATION]
-    return apply(PersistentVolumeClaim, f"{project}-{volume}", manifest, opts)
+    return apply(f"{project}-{volume}", manifest, opts)
 
 
 def _existing(name: str, storage_class: str, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:

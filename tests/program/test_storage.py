@@ -34,9 +34,9 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Options:
     def watch(module: Any) -> None:
         really = module.apply
 
-        def apply(kind: Any, name: str, manifest: Any, opts: pulumi.ResourceOptions) -> Any:
-            seen[f"{kind.__name__} {name}"] = opts
-            return really(kind, name, manifest, opts)
+        def apply(name: str, manifest: Any, opts: pulumi.ResourceOptions) -> Any:
+            seen[f"{manifest['kind']} {name}"] = opts
+            return really(name, manifest, opts)
 
         monkeypatch.setattr(module, "apply", apply)
 
@@ -64,7 +64,7 @@ def stored(run: Run, monkeypatch: pytest.MonkeyPatch) -> Stored:
 
 def waited_for(options: pulumi.ResourceOptions) -> set[str]:
     """Return the kinds of the resources that one waits for."""
-    return {type(each).__name__ for each in cast("list[pulumi.Resource]", options.depends_on)}
+    return {each.pulumi_resource_type.rpartition(":")[2] for each in cast("list[pulumi.Resource]", options.depends_on)}
 
 
 def claims(recording: Recording) -> dict[str, Any]:

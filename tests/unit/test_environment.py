@@ -8,6 +8,7 @@ import pytest
 
 import settings
 from components import _apply, storage
+from manifests import Manifest
 from manifests.ingress_objects import metadata
 from model.environment import Environment, Registry
 from model.problems import SettingsError
@@ -88,8 +89,8 @@ def test_only_the_stack_with_the_namespace_makes_the_class_of_the_nfs_server(
     stack = Stack(environment=ENVIRONMENT.model_copy(update={"storage": nfs}), applications=(), platform=platform)
     made: list[str] = []
 
-    def apply(kind: type[pulumi.Resource], *_: object) -> pulumi.Resource:
-        made.append(kind.__name__)
+    def apply(_: str, manifest: Manifest, __: object) -> pulumi.Resource:
+        made.append(manifest["kind"])
         return object.__new__(pulumi.Resource)
 
     monkeypatch.setattr(settings, "load_stack", lambda: stack)

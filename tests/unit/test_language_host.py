@@ -64,6 +64,18 @@ def test_it_imports_what_the_program_imports_and_does_not_run_it(program: Progra
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
+def test_the_sdk_says_nothing_for_debugging(program: Program) -> None:
+    whose = "import pathlib; from pulumi import log; pathlib.Path('loaded').write_text(log.debug.__module__ + ' ')\n"
+    (program.folder / "imported.py").write_text(whose)
+    host = started(program)
+    try:
+        assert host.serves(), host.output()
+        until(lambda: (program.folder / "loaded").exists() and (program.folder / "loaded").read_text() != "")
+        assert (program.folder / "loaded").read_text() == "__main__ "
+    finally:
+        host.close()
+
+
 def test_a_program_that_cannot_be_imported_is_left_to_its_run(tmp_path: Path) -> None:
     for text in ("import no_such_module\n", "from os import no_such_name\n", "this is no Python\n"):
         (tmp_path / "__main__.py").write_text(text)
