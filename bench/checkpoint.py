@@ -5,38 +5,67 @@ preview, which must find no change.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.generated import GeneratedProject
+from bench.generated import GeneratedProject, declared
+from manifests.frontend_app import frontend_app_plan
+from manifests.package_app import package_app_plan
 
 TEMPLATES = {"backend": GeneratedProject(1), "frontend": GeneratedProject(3)}
 """Kind of project → which one is copied; never the first, whose tag is changed."""
 SMALLEST = 1 + max(project.number for project in TEMPLATES.values())
 """Projects that a stack needs for both templates to be there."""
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MANIFEST_FIELDS = ("apiVersion", "kind", "metadata", "spec", "automountServiceAccountToken")
 
 
-def copied_resources(state: Mapping[str, Any], project: GeneratedProject) -> list[dict[str, Any]]:
+def copied_resources(
+    state: Mapping[str, Any], project: GeneratedProject, config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return the resources of a project that is not in the state, as its template has them.
 
     Args:
         state: As `pulumi stack export` gives it; it holds the templates.
         project: The project to make.
+        config: Of the stack, as its stack file has it.
+
+    Raises:
+        ValueError: If the template does not run its first tag.
     """
     template = TEMPLATES[project.kind]
-    found = [each for each in state["deployment"]["resources"] if _belongs(each, template)]
+    text = json.dumps([each for each in state["deployment"]["resources"] if _belongs(each, template)])
+    (digest,) = set(_DIGEST.findall(text))
+    old, new = (revision(each, digest, config) for each in (template, project))
+    if old not in text:
+        raise ValueError(f"{template.gitea_name} does not run {template.first_tag} as it is declared")
     # All names, tags and paths differ by this mark alone, and no digest or uid can hold it: `p` is no hexadecimal.
-    text = json.dumps(found).replace(template.mark, project.mark).replace(template.mark.upper(), project.mark.upper())
-    return json.loads(text)
+    text = text.replace(old, new).replace(template.mark, project.mark)
+    return json.loads(text.replace(template.mark.upper(), project.mark.upper()))
 
 
-def with_copies(state: Mapping[str, Any], projects: Sequence[GeneratedProject]) -> dict[str, Any]:
-    """Return the state with the resources of further projects."""
+def revision(project: GeneratedProject, digest: str, config: Mapping[str, Any]) -> str:
+    """Return the hash of a project's pods, by which its record and their labels know its first release.
+
+    Args:
+        project: Which one.
+        digest: Of its image.
+        config: Of the stack, as its stack file has it.
+    """
+    application, environment = declared(project, digest, config)
+    plan = package_app_plan if project.kind == "backend" else frontend_app_plan
+    return plan(application, environment).record.slots["main"].revision
+
+
+def with_copies(
+    state: Mapping[str, Any], projects: Sequence[GeneratedProject], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the state with the resources of further projects; see `copied_resources`."""
     resources = [*state["deployment"]["resources"]]
     for project in projects:
-        resources += copied_resources(state, project)
+        resources += copied_resources(state, project, config)
     return {**state, "deployment": {**state["deployment"], "resources": resources}}
 
 

@@ -1,12 +1,15 @@
 """Projects that are made up for measuring: as many as asked for, mixed like the real ones. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
+from model.environment import Environment
 from model.names import kubernetes_name, slot_name
-from model.stack import NAMESPACE
+from model.release import Release
+from model.stack import NAMESPACE, Application, parse_stack
 
 STACK = "bench"
 CLUSTER_NAMESPACE = "package-bench"
@@ -78,6 +81,9 @@ class GeneratedProject:
             "description": "made up for measuring",
             "image": self.repository,
             "replicas": replicas,
+            # A front end's own strategy would put hashes of what differs between projects into names: no state of one
+            # could be copied for another.
+            "strategy": "rolling",
             "routes": [{"host": "bench", "path": f"/{self.mark}"}],
         }
         return yaml.safe_dump(content, sort_keys=False)
@@ -105,3 +111,19 @@ def stack_config(tags: dict[str, str], registry_host: str, ingress_address: str)
         },
         f"{NAMESPACE}:tags": tags,
     }
+
+
+def declared(project: GeneratedProject, digest: str, config: Mapping[str, Any]) -> tuple[Application, Environment]:
+    """Return a project with its first release as the program would read it, and where it runs.
+
+    Args:
+        project: Which one.
+        digest: Of its image.
+        config: Of the stack, as its stack file has it; its tags don't matter.
+    """
+    name = project.gitea_name
+    data = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items()}
+    files: dict[str, object] = {f"projects/{name}.yaml": yaml.safe_load(project.file())}
+    stack = parse_stack(f"Pulumi.{STACK}.yaml", STACK, {**data, "tags": {name: project.first_tag}}, files)
+    (application,) = stack.applications
+    return application.running(Release(tag=project.first_tag, digest=digest)), stack.environment

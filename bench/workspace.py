@@ -145,12 +145,13 @@ class Workspace:
     def adopt(self, added: Sequence[GeneratedProject]) -> None:
         """Make further projects part of the stack without `pulumi up`: their objects by kubectl, their state copied."""
         state: dict[str, Any] = json.loads(self.output(["pulumi", "stack", "export", "--stack", STACK]))
-        resources = [each for project in added for each in checkpoint.copied_resources(state, project)]
+        config = stack_config({}, REGISTRY_NAME, self.ingress)
+        resources = [each for project in added for each in checkpoint.copied_resources(state, project, config)]
         objects = self.folder / "objects.json"
         objects.write_text(json.dumps(checkpoint.manifests(resources)))
         self.output(["kubectl", "apply", "--server-side", f"--filename={objects}"])
         copy = self.folder / "state.json"
-        copy.write_text(json.dumps(checkpoint.with_copies(state, added)))
+        copy.write_text(json.dumps(checkpoint.with_copies(state, added, config)))
         self.output(["pulumi", "stack", "import", "--stack", STACK, "--file", str(copy), "--non-interactive"])
 
     def state(self) -> tuple[int, int]:

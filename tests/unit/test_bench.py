@@ -1,5 +1,6 @@
 """The pure parts of the measurement: made-up projects, figures, tables, and what its command line refuses."""
 
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from bench import healing, ingress, release
 from bench.__main__ import HELP, main, parse_sizes, running_cluster
-from bench.checkpoint import SMALLEST, TEMPLATES, copied_resources, manifests, with_copies
+from bench.checkpoint import SMALLEST, TEMPLATES, copied_resources, manifests, revision, with_copies
 from bench.figures import (
     Part,
     Phase,
@@ -25,7 +26,7 @@ from bench.figures import (
     ratio,
     slope_milliseconds,
 )
-from bench.generated import STACK, GeneratedProject, projects, stack_config
+from bench.generated import STACK, GeneratedProject, declared, projects, stack_config
 from bench.processes import PROGRAM, part_name, run, watch
 from bench.report import (
     BEGIN,
@@ -46,6 +47,9 @@ from devcluster import cluster, deploy, machine
 from devcluster.errors import Refused
 from devcluster.instance import Instance, Machine
 from devcluster.progress import Progress
+from manifests import Manifest
+from manifests.frontend_app import frontend_app, frontend_app_plan
+from manifests.package_app import package_app, package_app_plan
 from model.names import collisions
 from model.stack import NAMESPACE, parse_stack
 
@@ -307,6 +311,10 @@ def test_help_says_what_becomes_of_a_cluster_that_is_there(text: str) -> None:
     assert ("Only the namespace package-bench is made anew" in words) == (text == HELP)
 
 
+DIGEST = "sha256:" + "0" * 64
+CONFIG = stack_config({}, "harbor.example.com", "10.0.0.1:80")
+
+
 def exported_state() -> dict[str, Any]:
     def resource(project: GeneratedProject, kind: str) -> dict[str, Any]:
         inputs = {"kind": kind, "metadata": {"name": project.container, "labels": {"x": project.first_tag}}}
@@ -315,7 +323,7 @@ def exported_state() -> dict[str, Any]:
             "parent": project.urn,
             "type": f"kubernetes:core/v1:{kind}",
             "inputs": {**inputs, "apiVersion": "v1", "__defaults": []},
-            "outputs": {"path": project.file()},
+            "outputs": {"path": project.file(), "image": DIGEST, "release": revision(project, DIGEST, CONFIG)},
         }
 
     made = projects(4)
@@ -326,18 +334,45 @@ def exported_state() -> dict[str, Any]:
 @pytest.mark.parametrize("number", [8, 11, 199])
 def test_copied_state_is_that_of_the_new_project_alone(number: int) -> None:
     state, project = exported_state(), GeneratedProject(number)
-    component, service = copied_resources(state, project)
+    component, service = copied_resources(state, project, CONFIG)
     assert component["urn"] == service["parent"] == project.urn
     assert service["inputs"]["metadata"] == {"name": project.container, "labels": {"x": project.first_tag}}
     assert service["outputs"]["path"] == project.file()
-    whole = with_copies(state, [project])
+    whole = with_copies(state, [project], CONFIG)
     assert whole["deployment"]["resources"] == [*state["deployment"]["resources"], component, service]
     assert len(state["deployment"]["resources"]) == 8, "the given state is left as it was"
 
 
+def objects(project: GeneratedProject) -> list[Manifest]:
+    """Return the objects of a project's first release."""
+    application, environment = declared(project, DIGEST, CONFIG)
+    if project.kind == "backend":
+        return package_app(application, environment, package_app_plan(application, environment)).manifests()
+    return frontend_app(application, environment, frontend_app_plan(application, environment)).manifests()
+
+
+@pytest.mark.parametrize("number", [8, 11, 199])
+def test_what_is_copied_is_what_the_program_declares_for_the_new_project(number: int) -> None:
+    project = GeneratedProject(number)
+    template = TEMPLATES[project.kind]
+    resources = [
+        {"urn": str(number), "parent": template.urn, "type": "kubernetes:", "inputs": manifest}
+        for number, manifest in enumerate(objects(template))
+    ]
+    copied = copied_resources({"deployment": {"resources": resources}}, project, CONFIG)
+    assert [each["inputs"] for each in copied] == objects(project)
+
+
+def test_a_template_that_runs_something_else_is_not_copied() -> None:
+    state = exported_state()
+    text = json.dumps(state).replace(revision(GeneratedProject(1), DIGEST, CONFIG), "another")
+    with pytest.raises(ValueError, match=r"Bench\.P001\.Api does not run bench-p001 as it is declared"):
+        copied_resources(json.loads(text), GeneratedProject(8), CONFIG)
+
+
 def test_copied_manifests_are_the_plain_kubernetes_objects() -> None:
     project = GeneratedProject(8)
-    (service,) = manifests(copied_resources(exported_state(), project))["items"]
+    (service,) = manifests(copied_resources(exported_state(), project, CONFIG))["items"]
     assert service == {
         "apiVersion": "v1",
         "kind": "Service",
