@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from devcluster.errors import Refused
+from devcluster.process_tree import heed_interrupts
 from devcluster.processes import StuckProcessError
 
 EXIT_FAILED = 1
@@ -31,6 +32,7 @@ def execute(
     """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=text)(command)
+    heed_interrupts()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app(args=arguments)

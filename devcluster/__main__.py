@@ -13,6 +13,7 @@ from devcluster import cluster, demo, deploy, environment, kubectl, machine
 from devcluster.errors import Refused
 from devcluster.failure import SetupError
 from devcluster.instance import MAXIMUM_ID, Instance
+from devcluster.process_tree import heed_interrupts
 from devcluster.processes import StuckProcessError
 from devcluster.progress import Progress
 from pipeline.errors import PipelineError
@@ -214,6 +215,7 @@ def _env_file(instance: Instance) -> Path:
 
 def main() -> None:
     """Run the command line; errors are lines on standard error and an exit code."""
+    heed_interrupts()
     try:
         app()
     except Refused as refusal:

@@ -86,3 +86,12 @@ def communicate(process: subprocess.Popen[str], text: str | None, seconds: float
         end(process.pid)
         raise
     return output or "", errors or ""
+
+
+def heed_interrupts() -> None:
+    """Take SIGINT as usual also where a shell has begun this in the background, which has it ignored.
+
+    What is started inherits that, and `pulumi` ends its plugins by SIGINT: it waits five seconds for one that ignores it,
+    in every run (seen in 3.259, when the language host has told about itself), and kills it then.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,6 +14,7 @@ import pytest
 
 from devcluster.cluster import reserve
 from devcluster.instance import Instance
+from devcluster.process_tree import heed_interrupts
 from tests.cluster.embedded import Cluster, devcluster
 from tests.cluster.program import Program, purge
 from tests.cluster.releasing import Release
@@ -37,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def reserved() -> Iterator[Instance]:
     """The session's number, with two more after it; nothing is up yet."""
+    heed_interrupts()
     wanted = os.environ.get("PACKAGE_PLATFORM_TEST_ID")
     instance = reserve(ROOT, [int(wanted)] if wanted else NUMBERS, more=2)
     try:

@@ -1,6 +1,8 @@
 """Ending commands whose children lead process groups of their own, as Pulumi's plugins do."""
 
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from devcluster import commands, deploy, process_tree
 from devcluster.failure import SetupError
 
+ROOT = Path(__file__).parents[2]
 PLUGIN = "set -m; sleep 300 & echo $! > {note}; wait"
 """With job control, what runs in the background leads a process group of its own."""
 
@@ -80,3 +83,14 @@ def test_a_command_that_takes_too_long_leaves_no_plugin(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="did not end within 3 s"):
         commands.attempt([program(tmp_path, "tool", note)], timeout=3.0)
     until(lambda: not runs(plugin_of(note)), "the plugin still runs")
+
+
+@pytest.mark.parametrize(("word", "ignored"), [("heed_interrupts()", False), ("pass", True)])
+def test_what_a_background_job_starts_heeds_interrupts(word: str, *, ignored: bool) -> None:
+    code = (
+        "import signal, subprocess; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"from devcluster.process_tree import heed_interrupts; {word}\n"
+        "subprocess.run(['grep', 'SigIgn', '/proc/self/status'], check=True)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert bool(int(told.split()[1], 16) & 1 << signal.SIGINT - 1) is ignored
