@@ -91,7 +91,7 @@ def communicate(process: subprocess.Popen[str], text: str | None, seconds: float
 def heed_interrupts() -> None:
     """Take SIGINT as usual also where a shell has begun this in the background, which has it ignored.
 
-    What is started inherits that, and `pulumi` ends its plugins by SIGINT: it waits five seconds for one that ignores it,
-    in every run (seen in 3.259, when the language host has told about itself), and kills it then.
+    What is started inherits that, and `pulumi` ends its plugins by SIGINT: in every run (seen in 3.259, when the
+    language host has told about itself) it waits five seconds for one that ignores it, and kills it then.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
