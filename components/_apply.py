@@ -38,16 +38,13 @@ def apply(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> Kubern
         manifest: The rendered object.
         opts: Parent, dependencies and the rest.
     """
-    token, fields = type_token(manifest), manifest
+    token, fields = type_token(manifest), {**manifest}
     # The version of the package is that of the provider, as its own classes have it.
-    given = [_utilities.get_resource_opts_defaults(), opts]
+    opts = pulumi.ResourceOptions.merge(_utilities.get_resource_opts_defaults(), opts)
     if token == _SECRET_TYPE:
-        given.append(pulumi.ResourceOptions(additional_secret_outputs=_SECRET_FIELDS))
-        fields = {key: pulumi.Output.secret(value) if key in _SECRET_FIELDS else value for key, value in fields.items()}
-    merged = pulumi.ResourceOptions()
-    for each in given:
-        merged = pulumi.ResourceOptions.merge(merged, each)
-    return KubernetesObject(token, name, {**fields}, merged)
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=_SECRET_FIELDS))
+        fields |= {key: pulumi.Output.secret(fields[key]) for key in _SECRET_FIELDS if key in fields}
+    return KubernetesObject(token, name, fields, opts)
 
 
 def type_token(manifest: Manifest) -> str:

@@ -77,9 +77,10 @@ def test_a_rollout_is_waited_for_as_long_as_its_turns_may_take(
     options: dict[str, Any], fields: dict[str, Any], seconds: int
 ) -> None:
     declare(ran("1"), **fields)
-    _, given = options["Deployment X-main"]
+    made, given = options["Deployment X-main"]
     assert given.custom_timeouts.update == f"{seconds + 60}s"
     assert int(given.custom_timeouts.delete.removesuffix("s")) >= 600
+    assert made.pulumi_resource_type == "kubernetes:apps/v1:Deployment"
 
 
 def test_what_is_left_as_it_is_may_differ_in_its_notes_and_never_in_all_metadata(options: dict[str, Any]) -> None:
