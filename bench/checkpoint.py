@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.generated import GeneratedProject, declared
+from bench.generated import GeneratedProject
 from manifests.frontend_app import frontend_app_plan
 from manifests.package_app import package_app_plan
 
@@ -54,19 +54,14 @@ def revision(project: GeneratedProject, digest: str, config: Mapping[str, Any]) 
         digest: Of its image.
         config: Of the stack, as its stack file has it.
     """
-    application, environment = declared(project, digest, config)
+    application, environment = project.declared(digest, config)
     plan = package_app_plan if project.kind == "backend" else frontend_app_plan
     return plan(application, environment).record.slots["main"].revision
 
 
-def with_copies(
-    state: Mapping[str, Any], projects: Sequence[GeneratedProject], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the state with the resources of further projects; see `copied_resources`."""
-    resources = [*state["deployment"]["resources"]]
-    for project in projects:
-        resources += copied_resources(state, project, config)
-    return {**state, "deployment": {**state["deployment"], "resources": resources}}
+def with_copies(state: Mapping[str, Any], copies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the state with the resources of further projects."""
+    return {**state, "deployment": {**state["deployment"], "resources": [*state["deployment"]["resources"], *copies]}}
 
 
 def manifests(resources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

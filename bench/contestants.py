@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import yaml
 
+from bench.generated import declared
 from manifests import Manifest
 from manifests.labels import SKIP_AWAIT
 from manifests.package_app import package_app, package_app_plan
 from model.environment import Environment
 from model.names import kubernetes_name, slot_name
 from model.release import RECORD_ANNOTATION, REVISION_LABEL, Release
-from model.stack import NAMESPACE, Application, parse_stack
+from model.stack import NAMESPACE, Application
 
 STACK = "contest"
 CLUSTER_NAMESPACE = "package-contest"
@@ -211,11 +212,7 @@ def application(
         environment: As for `stack_data`.
         release: What it runs.
     """
-    name = contestant.gitea_name
-    data = {**stack_data(environment, release.tag), "tags": {name: release.tag}}
-    stack = parse_stack(f"Pulumi.{STACK}.yaml", STACK, data, {f"projects/{name}.yaml": contestant.file()})
-    (found,) = stack.applications
-    return found.running(release), stack.environment
+    return declared(STACK, stack_data(environment, release.tag), contestant.gitea_name, contestant.file(), release)
 
 
 @dataclass(frozen=True)

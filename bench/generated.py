@@ -76,7 +76,11 @@ class GeneratedProject:
         Args:
             replicas: Pods; none by default, so that they cost nothing.
         """
-        content: dict[str, Any] = {
+        return yaml.safe_dump(self.content(replicas), sort_keys=False)
+
+    def content(self, replicas: int = 0) -> dict[str, Any]:
+        """Return what is in its project file; see `file`."""
+        return {
             "kind": self.kind,
             "description": "made up for measuring",
             "image": self.repository,
@@ -86,7 +90,17 @@ class GeneratedProject:
             "strategy": "rolling",
             "routes": [{"host": "bench", "path": f"/{self.mark}"}],
         }
-        return yaml.safe_dump(content, sort_keys=False)
+
+    def declared(self, digest: str, config: Mapping[str, Any]) -> tuple[Application, Environment]:
+        """Return it with its first release as the program would read it, and where it runs.
+
+        Args:
+            digest: Of its image.
+            config: Of the stack, as its stack file has it; its tags don't matter.
+        """
+        data = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items()}
+        release = Release(tag=self.first_tag, digest=digest)
+        return declared(STACK, data, self.gitea_name, self.content(), release)
 
 
 def projects(count: int) -> list[GeneratedProject]:
@@ -113,17 +127,19 @@ def stack_config(tags: dict[str, str], registry_host: str, ingress_address: str)
     }
 
 
-def declared(project: GeneratedProject, digest: str, config: Mapping[str, Any]) -> tuple[Application, Environment]:
-    """Return a project with its first release as the program would read it, and where it runs.
+def declared(
+    stack: str, data: Mapping[str, Any], name: str, content: Mapping[str, Any], release: Release
+) -> tuple[Application, Environment]:
+    """Return a project with a release as the program would read it, and where it runs.
 
     Args:
-        project: Which one.
-        digest: Of its image.
-        config: Of the stack, as its stack file has it; its tags don't matter.
+        stack: The stack.
+        data: Our keys of its stack file; their tags don't matter.
+        name: The Gitea project.
+        content: Of its project file.
+        release: What it runs.
     """
-    name = project.gitea_name
-    data = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items()}
-    files: dict[str, object] = {f"projects/{name}.yaml": yaml.safe_load(project.file())}
-    stack = parse_stack(f"Pulumi.{STACK}.yaml", STACK, {**data, "tags": {name: project.first_tag}}, files)
-    (application,) = stack.applications
-    return application.running(Release(tag=project.first_tag, digest=digest)), stack.environment
+    files = {f"projects/{name}.yaml": content}
+    found = parse_stack(f"Pulumi.{stack}.yaml", stack, {**data, "tags": {name: release.tag}}, files)
+    (application,) = found.applications
+    return application.running(release), found.environment

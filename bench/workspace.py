@@ -151,7 +151,7 @@ class Workspace:
         objects.write_text(json.dumps(checkpoint.manifests(resources)))
         self.output(["kubectl", "apply", "--server-side", f"--filename={objects}"])
         copy = self.folder / "state.json"
-        copy.write_text(json.dumps(checkpoint.with_copies(state, added, config)))
+        copy.write_text(json.dumps(checkpoint.with_copies(state, resources)))
         self.output(["pulumi", "stack", "import", "--stack", STACK, "--file", str(copy), "--non-interactive"])
 
     def state(self) -> tuple[int, int]:

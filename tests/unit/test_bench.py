@@ -26,7 +26,7 @@ from bench.figures import (
     ratio,
     slope_milliseconds,
 )
-from bench.generated import STACK, GeneratedProject, declared, projects, stack_config
+from bench.generated import STACK, GeneratedProject, projects, stack_config
 from bench.processes import PROGRAM, part_name, run, watch
 from bench.report import (
     BEGIN,
@@ -338,14 +338,14 @@ def test_copied_state_is_that_of_the_new_project_alone(number: int) -> None:
     assert component["urn"] == service["parent"] == project.urn
     assert service["inputs"]["metadata"] == {"name": project.container, "labels": {"x": project.first_tag}}
     assert service["outputs"]["path"] == project.file()
-    whole = with_copies(state, [project], CONFIG)
+    whole = with_copies(state, [component, service])
     assert whole["deployment"]["resources"] == [*state["deployment"]["resources"], component, service]
     assert len(state["deployment"]["resources"]) == 8, "the given state is left as it was"
 
 
 def objects(project: GeneratedProject) -> list[Manifest]:
     """Return the objects of a project's first release."""
-    application, environment = declared(project, DIGEST, CONFIG)
+    application, environment = project.declared(DIGEST, CONFIG)
     if project.kind == "backend":
         return package_app(application, environment, package_app_plan(application, environment)).manifests()
     return frontend_app(application, environment, frontend_app_plan(application, environment)).manifests()
