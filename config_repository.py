@@ -201,14 +201,14 @@ def read(  # noqa: PLR0913 - where to read, and what
     if problems:
         raise SettingsError(problems)
     contents = repository.contents(each.entry.name for each in found)
-    secrets = application.project.secrets
     content = build(
         found,
         contents,
         commit,
         repository=shown,
         project=project,
-        own=(*application.project.env, *(secrets.env if secrets else ())),
+        taken=application.project.variables,
+        of_pods=application.project.pod_variables,
         decrypted=_decrypted(repository, found, contents, shown, problems) if decrypting else None,
         problems=problems,
     )

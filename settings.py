@@ -36,6 +36,7 @@ from model.stack import (
     parse_stack,
     with_claims,
     with_records,
+    without_a_second,
     without_going_back,
 )
 from model.storage import claims_of
@@ -70,6 +71,7 @@ def load_stack(program: Path = PROGRAM) -> Stack:
         stack = without_going_back(with_records(stack, records_of(state()), found), file)
     if needs_claims(stack):
         stack = with_claims(stack, claims_of(state()))
+    stack = without_a_second(stack)
     stack = with_stored_secrets(configured(stack, program, file, state), file, state)
     return resolve(stack, file)
 

@@ -5,6 +5,7 @@ It has no ``ttlSecondsAfterFinished``: it stays until the next one, as the stack
 """
 
 from manifests import Manifest
+from manifests.expansion import literal
 from manifests.labels import annotations, labels, object_annotations, version_label
 from model.environment import Environment
 from model.migration import migrated
@@ -66,7 +67,7 @@ def migration_job(
                 "spec": {
                     **shared,
                     "restartPolicy": "Never",
-                    "containers": [{**own, "command": list(wanted.command)}],
+                    "containers": [{**own, "command": [literal(each) for each in wanted.command]}],
                 },
             },
         },

@@ -4,6 +4,7 @@ from manifests import Manifest
 from manifests.workload import Workload, container, planned, workload
 from model.environment import Environment
 from model.plan import Plan
+from model.project import PORT_VARIABLE
 from model.stack import Application
 
 
@@ -25,10 +26,6 @@ def package_app_plan(application: Application, environment: Environment, now: st
 
 def _container(application: Application) -> Manifest:
     rendered = container(application)
-    # ASP.NET Core's own switch for the port to listen on; harmless to anything else.
-    # https://learn.microsoft.com/aspnet/core/fundamentals/servers/kestrel/endpoints
-    own = {"name": "ASPNETCORE_HTTP_PORTS", "value": str(application.project.port)}
-    project = application.project
-    if own["name"] not in (*project.env, *(project.secrets.env if project.secrets else ())):
-        rendered["env"].insert(0, own)
+    if PORT_VARIABLE in application.project.pod_variables:
+        rendered["env"].insert(0, {"name": PORT_VARIABLE, "value": str(application.project.port)})
     return rendered

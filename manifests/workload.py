@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests import Manifest, alb, asset_bridge, configuration, secrets, storage
+from manifests.expansion import literal
 from manifests.ingress import canary_ingress, ingress
 from manifests.labels import SKIP_AWAIT, annotations, labels, object_annotations, selector, version_label
 from manifests.migration import migration_job, noted_migration
@@ -215,7 +216,7 @@ def container(application: Application) -> Manifest:
         "imagePullPolicy": "IfNotPresent" if image.digest else "Always",
         "ports": [{"name": "http", "containerPort": project.port, "protocol": "TCP"}],
         "env": [
-            *({"name": name, "value": value} for name, value in sorted(project.env.items())),
+            *({"name": name, "value": literal(value)} for name, value in sorted(project.env.items())),
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in POD_VARIABLES.items()),
         ],
         "resources": {

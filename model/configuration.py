@@ -238,7 +238,8 @@ def build(  # noqa: PLR0913 - the facts about one content
     *,
     repository: str,
     project: str,
-    own: Collection[str],
+    taken: Collection[str],
+    of_pods: Collection[str],
     decrypted: Mapping[str, bytes] | None = None,
     problems: list[Problem],
 ) -> Content:
@@ -250,7 +251,8 @@ def build(  # noqa: PLR0913 - the facts about one content
         revision: The commit.
         repository: What people call the repository, for errors.
         project: Gitea project.
-        own: Environment variables of the project file, which the repository must not set as well.
+        taken: Environment variables of the project file, which the repository must not set as well.
+        of_pods: Those that pods have of their own, which would silently win.
         decrypted: Git's name → what was in the file before it was encrypted, for each that is; None where nobody
             decrypts, who then gets the hashes alone.
         problems: Is added a line for each file that is wrong.
@@ -280,10 +282,16 @@ def build(  # noqa: PLR0913 - the facts about one content
                 secret_env |= {key: SecretBytes(value.encode()) for key, value in variables.items()}
     problems += [
         Problem(f"projects/{project}.yaml", f"env.{name}", "is in the config repository's file too: remove one of them")
-        for name in sorted((env.keys() | secret_env.keys()) & set(own))
+        for name in sorted((env.keys() | secret_env.keys()) & set(taken))
     ]
     problems += [
-        Problem(f"{repository}", f"env.{name}", "is in an encrypted file too: remove one of them")
+        Problem(
+            repository, f"env.{name}", f"the pods of {project} have this variable of their own: choose another name"
+        )
+        for name in sorted((env.keys() | secret_env.keys()) & set(of_pods))
+    ]
+    problems += [
+        Problem(repository, f"env.{name}", "is in an encrypted file too: remove one of them")
         for name in sorted(env.keys() & secret_env.keys())
     ]
     ref = ConfigRef(revision=revision, digest=digest_of(files, env), secrets=_digest(encrypted) if encrypted else None)

@@ -6,6 +6,8 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from textwrap import dedent
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -119,8 +121,9 @@ def _tag(value: object) -> object:
 
 
 def _quantity(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # As it is written in YAML, and never with an exponent.
+        value = f"{Decimal(str(value)):f}"
     if isinstance(value, str) and not _QUANTITY.match(value):
         raise ValueError(f"{value!r} is no Kubernetes quantity: a number and a unit, such as 250m, 0.5, 128Mi, 2Gi")
     return value
@@ -151,10 +154,10 @@ def _commit(value: object) -> object:
 
 
 def _config_path(value: str) -> str:
-    if not _CONFIG_PATH.match(value) or len(value) > _CONFIG_PATH_LIMIT or _leaves(value):
+    if not _CONFIG_PATH.match(value) or len(value) > _CONFIG_PATH_LIMIT or _leaves(value) or value.startswith(".."):
         raise ValueError(
             f"{value!r} is no path of a file in the config repository: letters, digits, '.', '_' and '-' in parts "
-            f"joined by '/', relative, without '..', at most {_CONFIG_PATH_LIMIT} characters"
+            f"joined by '/', relative, not '..' first, no part '.' or '..', at most {_CONFIG_PATH_LIMIT} characters"
         )
     return value
 
@@ -168,8 +171,11 @@ def _container_path(value: str) -> str:
 
 
 def _secret_key(value: str) -> str:
-    if not _SECRET_KEY.match(value) or value in {".", ".."}:
-        raise ValueError(f"{value!r} is no name of a secret: letters, digits, '.', '_' and '-', at most 253")
+    # Kubernetes refuses a key of a ConfigMap or Secret that begins with `..` (apimachinery, `IsConfigMapKey`).
+    if not _SECRET_KEY.match(value) or value == "." or value.startswith(".."):
+        raise ValueError(
+            f"{value!r} is no name of a secret: letters, digits, '.', '_' and '-', not '..' first, at most 253"
+        )
     return value
 
 
@@ -192,7 +198,7 @@ RegistryHost = Annotated[str, AfterValidator(_registry_host)]
 """A registry as it begins an image reference: ``harbor.example.com`` or ``10.0.0.5:5000``."""
 Tag = Annotated[str, BeforeValidator(_tag)]
 """An image tag; a bare number is refused with the advice to quote it."""
-Quantity = Annotated[str, BeforeValidator(_quantity, json_schema_input_type=str | int)]
+Quantity = Annotated[str, BeforeValidator(_quantity, json_schema_input_type=str | float)]
 """A Kubernetes quantity (``250m`` CPU, ``128Mi`` bytes)."""
 UrlPath = Annotated[str, AfterValidator(_url_path)]
 """An absolute URL path."""
@@ -217,20 +223,23 @@ Count = Annotated[int, Field(ge=0, le=1000)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 """A whole percentage."""
 
-_UNITS: dict[str | None, float] = {
-    None: 1.0,
-    "m": 1e-3,
-    **{unit: 1000.0 ** (power + 1) for power, unit in enumerate("kMGTPE")},
-    **{f"{unit}i": 1024.0 ** (power + 1) for power, unit in enumerate("KMGTPE")},
+_UNITS: dict[str | None, Fraction] = {
+    None: Fraction(1),
+    "m": Fraction(1, 1000),
+    **{unit: Fraction(1000 ** (power + 1)) for power, unit in enumerate("kMGTPE")},
+    **{f"{unit}i": Fraction(1024 ** (power + 1)) for power, unit in enumerate("KMGTPE")},
 }
 
 
-def quantity_value(quantity: str) -> float:
-    """Return a quantity in its base unit: ``250m`` → 0.25 (cores), ``1Ki`` → 1024.0 (bytes)."""
+def quantity_value(quantity: str) -> Fraction:
+    """Return a quantity in its base unit, exactly: ``250m`` → 1/4 (cores), ``1Ki`` → 1024 (bytes).
+
+    The API server writes ``0.7Gi`` as ``751619276800m``: two texts of one quantity must be equal.
+    """
     match = _QUANTITY.match(quantity)
     if match is None:
         raise ValueError(f"{quantity!r} is no Kubernetes quantity")
-    return float(match["number"]) * _UNITS[match["unit"]]
+    return Fraction(match["number"]) * _UNITS[match["unit"]]
 
 
 def plain_mapping(data: object) -> dict[str, Any] | None:

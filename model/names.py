@@ -36,8 +36,11 @@ ASSET_BRIDGE = "asset-bridge"
 
 ASSET_BRIDGE_HEADER = "X-Asset-Bridge"
 """A request with it is answered by the pod that it came to, and handed on to no other."""
+JOB_ACCOUNT_PREFIX = "release-"
+"""Begins the name of the ServiceAccount with which a project's job releases it; the project's own name follows."""
 LATEST = "latest"
 """The image tag that follows every push; an environment may refuse it."""
+_EVERY_NAMESPACE_S = "default"
 _HASH_LENGTH = 6
 _IMAGE_FOLDERS: dict[Kind, str] = {"backend": "back", "frontend": "front"}
 _IMAGE_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
@@ -62,6 +65,8 @@ def kubernetes_name(gitea_name: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", gitea_name.lower()).strip("-")
     if not name or not name[0].isalpha():
         raise InvalidName(f"{gitea_name!r} can't name a Kubernetes Service: its first character must be a letter")
+    if name == _EVERY_NAMESPACE_S:
+        raise InvalidName(f"{gitea_name!r} is the ServiceAccount that every namespace has: choose another name")
     if name == ASSET_BRIDGE:
         raise InvalidName(f"{gitea_name!r} is what a container beside a front end's own is called: choose another name")
     if len(name) <= NAME_LIMIT:
@@ -129,9 +134,10 @@ def collisions(gitea_names: Iterable[str]) -> list[tuple[str, str, str]]:
     found: set[tuple[str, str, str]] = set()
     for gitea_name in sorted(gitea_names):
         try:
-            names = all_names(kubernetes_name(gitea_name))
+            name = kubernetes_name(gitea_name)
         except InvalidName:
             continue
+        names = (*all_names(name), f"{JOB_ACCOUNT_PREFIX}{name}")
         clash = next((name for name in names if name in owners), None)
         if clash is not None:
             found.add((owners[clash], gitea_name, clash))

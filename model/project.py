@@ -35,6 +35,9 @@ from model.storage import Volume, mount_problem, nested_paths, strategy_problem
 LARGEST_GRACE_SECONDS = 3600
 POD_VARIABLES: Mapping[str, str] = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
 """Environment variables that every pod has of its own → the field of the pod that they tell."""
+PORT_VARIABLE = "ASPNETCORE_HTTP_PORTS"
+"""ASP.NET Core's own switch for the port to listen on, which a back end's pods have; harmless to anything else.
+https://learn.microsoft.com/aspnet/core/fundamentals/servers/kestrel/endpoints"""
 ASSET_BRIDGE_PORT = 8079
 """Port of the nginx before a blue-green front end's own one; below 8080, where most projects listen."""
 ASSET_BRIDGE_FOLDER = "/etc/asset-bridge"
@@ -87,15 +90,18 @@ class LivenessProbe(Probe):
     """The question after whose no the container is restarted."""
 
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=LARGEST_GRACE_SECONDS)] = 5
-    """Seconds that such a container gets to end before it is killed, instead of ``shutdown``'s: one that hangs has
-    nothing to finish, and would be waited for to the last second."""
+    """Seconds from such a no until the container is killed, instead of ``shutdown``'s: one that hangs has nothing to
+    finish, and would be waited for to the last second. ``shutdown.preStopSeconds`` are the first of them: a container
+    that is to do something at SIGTERM, such as write a dump, needs more than these (the kubelet gives at least 2 s;
+    ``killContainer`` in pkg/kubelet/kuberuntime)."""
 
 
 class Probes(Frozen):
     """The three questions of the kubelet."""
 
     startup: Probe
-    """Asked first and until its first yes; its limit (period x threshold) is the time that a start may take."""
+    """Asked first and until its first yes; its limit (threshold x the longer of period and time-out, as the kubelet
+    asks one question after the other) is the time that a start may take."""
     readiness: Probe
     """Asked all the time; a pod that says no gets no requests."""
     liveness: LivenessProbe
@@ -326,7 +332,7 @@ class ProjectBase(Frozen):
         if problem:
             raise ValueError(problem)
         startup = self.probes.startup
-        limit = startup.period_seconds * startup.failure_threshold
+        limit = max(startup.period_seconds, startup.timeout_seconds) * startup.failure_threshold
         if limit >= self.rollout.progress_deadline_seconds:
             raise ValueError(
                 f"probes.startup allows {limit} s, which must stay below rollout.progress_deadline_seconds "
@@ -367,9 +373,20 @@ class ProjectBase(Frozen):
         if not 1 <= self.replicas <= scaled.max_replicas:
             # Without a pod an autoscaler is off, and never starts the first one.
             return f"replicas {self.replicas} is not from 1 to autoscaling.maxReplicas {scaled.max_replicas}"
-        if not resources.requests.cpu and not resources.limits.cpu:
+        cpu = resources.requests.cpu or resources.limits.cpu
+        if cpu is None or not quantity_value(cpu):
             return "autoscaling goes by the share of resources.requests.cpu that is used: name one"
         return ""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that the file names."""
+        return (*self.env, *(self.secrets.env if self.secrets else ()))
+
+    @property
+    def pod_variables(self) -> tuple[str, ...]:
+        """The environment variables that its pods have of their own; a file of the config repository can't set them."""
+        return tuple(POD_VARIABLES)
 
     def _variable_problem(self) -> str:
         secret = self.secrets.env if self.secrets else ()
@@ -410,6 +427,12 @@ class BackendProject(ProjectBase):
     ) = None
     """Run with the new image before the new pods, once for each release; a list is its ``command``. It must leave the
     running release able to work, which serves until the new pods are ready, and again after a rollback."""
+
+    @property
+    def pod_variables(self) -> tuple[str, ...]:
+        """See ``ProjectBase``; of a back end also the one that names its port, unless the file names that."""
+        own = super().pod_variables
+        return own if PORT_VARIABLE in self.variables else (*own, PORT_VARIABLE)
 
 
 class FrontendProject(ProjectBase):

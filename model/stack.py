@@ -29,7 +29,7 @@ from model.secrets import (
     as_written,
     secrets_digest,
 )
-from model.storage import Claim, change_problems, claim_name, class_problems
+from model.storage import Claim, change_problems, claim_names, class_problems
 
 NAMESPACE = "package-platform"
 """Namespace of our keys in a stack file."""
@@ -461,6 +461,45 @@ def with_claims(stack: Stack, claims: Sequence[Claim]) -> Stack:
     return stack.model_copy(update={"applications": applications, "left_claims": left})
 
 
+def without_a_second(stack: Stack) -> Stack:
+    """Return the stack, in which no singleton would run twice because it gets another object.
+
+    Only its own Deployment waits until the old pod is gone; one of another name, or a StatefulSet, starts beside it.
+
+    Args:
+        stack: With the records of what runs, and the volumes that there are.
+
+    Raises:
+        SettingsError: With a line for each project that would run twice.
+    """
+    problems = [
+        Problem(each.file, "singleton", message)
+        for each in stack.deployed
+        if each.project.singleton and each.action == "release" and (message := _second(each))
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return stack
+
+
+def _second(application: Application) -> str:
+    record, project = application.record, application.project
+    if record is None:
+        return ""
+    down = f"take it down first, with `{NAMESPACE}:projects: {{exclude: [{application.gitea_name}]}}`"
+    others = [name for name in record.slots if name != "main"]
+    if others:
+        return (
+            f"it runs as {' and '.join(others)}, beside which `main` would start: release another tag of it first, "
+            f"with strategy: rolling and without singleton, or {down}"
+        )
+    kinds = {True: "a StatefulSet (it has a volume with perPod)", False: "a Deployment"}
+    runs = any(claim.per_pod for claim in application.claims)
+    if runs != project.stateful:
+        return f"it runs as {kinds[runs]}, beside which {kinds[not runs]} would start: {down}"
+    return ""
+
+
 def without_going_back(stack: Stack, file: str) -> Stack:
     """Return the stack, in which no project goes back to a release that was replaced unless that was allowed.
 
@@ -644,10 +683,10 @@ def _shared_claims(projects: Mapping[str, Project]) -> list[Problem]:
     problems: list[Problem] = []
     for path, project in projects.items():
         for index, volume in enumerate(project.storage):
-            name = claim_name(kubernetes_name(gitea_name(path)), volume.name)
-            owner = owners.setdefault(name, path)
-            if owner != path:
-                message = f"{name} is what a volume of {owner} is called too: rename one"
+            names = claim_names(kubernetes_name(gitea_name(path)), volume, project.replicas)
+            taken = next((name for name in names if owners.setdefault(name, path) != path), None)
+            if taken:
+                message = f"{taken} is what a volume of {owners[taken]} is called too: rename one"
                 problems.append(Problem(path, f"storage.{index}.name", message))
     return problems
 

@@ -281,6 +281,19 @@ def claim_name(name: str, volume: str) -> str:
     return f"{name}-{volume}"
 
 
+def claim_names(name: str, volume: Volume, replicas: int) -> tuple[str, ...]:
+    """Return the names of all claims of a volume: one, or one for each pod, as a StatefulSet calls them.
+
+    Args:
+        name: The project's name in Kubernetes.
+        volume: One of its volumes.
+        replicas: How many pods it has.
+    """
+    if not volume.per_pod:
+        return (claim_name(name, volume.name),)
+    return tuple(f"{volume.name}-{name}-{ordinal}" for ordinal in range(replicas))
+
+
 def class_problems(file: str, volumes: Sequence[Volume], settings: StorageSettings) -> list[Problem]:
     """Return what an environment's classes can't do for a project's volumes."""
     problems: list[Problem] = []

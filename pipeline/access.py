@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from model.fields import DnsLabel, plain_mapping
-from model.names import all_names, kubernetes_name
+from model.names import JOB_ACCOUNT_PREFIX, all_names, kubernetes_name
 from pipeline.arguments import HERE, Cwd, SettingsFile, Stack
 from pipeline.errors import EXIT_CODES, RefusedError
 from pipeline.settings import Program
@@ -31,8 +31,6 @@ administrator of the cluster applies what is printed:
 \b
 {EXIT_CODES}
 """
-PREFIX = "release-"
-"""Begins the account's name; the project's name in Kubernetes follows."""
 POLICY = "package-platform-own-objects"
 _LABELS = {"app.kubernetes.io/managed-by": "package-platform", "app.kubernetes.io/component": "release-access"}
 _READ = ["get", "list", "watch"]
@@ -96,8 +94,8 @@ def of_project(namespace: str, name: str) -> list[Manifest]:
         namespace: Of the stack's projects.
         name: The project's name in Kubernetes.
     """
-    account = {"kind": "ServiceAccount", "name": f"{PREFIX}{name}", "namespace": namespace}
-    metadata = {"name": f"{PREFIX}{name}", "namespace": namespace, "labels": {**_LABELS}}
+    account = {"kind": "ServiceAccount", "name": f"{JOB_ACCOUNT_PREFIX}{name}", "namespace": namespace}
+    metadata = {"name": f"{JOB_ACCOUNT_PREFIX}{name}", "namespace": namespace, "labels": {**_LABELS}}
     return [
         {
             "apiVersion": "v1",
@@ -111,7 +109,7 @@ def of_project(namespace: str, name: str) -> list[Manifest]:
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{PREFIX}{name}"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{JOB_ACCOUNT_PREFIX}{name}"},
             "subjects": [account],
         },
     ]
@@ -131,7 +129,7 @@ def rules(name: str) -> list[Manifest]:
 
 def policy(namespace: str) -> Manifest:
     """Return the rule that an account writes only objects with its own project's label. Pure."""
-    prefix = f"system:serviceaccount:{namespace}:{PREFIX}"
+    prefix = f"system:serviceaccount:{namespace}:{JOB_ACCOUNT_PREFIX}"
     label = "app.kubernetes.io/name"
 
     def carries(thing: str) -> str:

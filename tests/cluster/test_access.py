@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.access import PREFIX, objects
+from model.names import JOB_ACCOUNT_PREFIX
+from pipeline.access import objects
 from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program
 from tests.cluster.releasing import Release
@@ -28,7 +29,9 @@ def account(program: Program, cluster: Cluster, tmp_path: Path) -> Iterator[Path
     rights.write_text(yaml.safe_dump_all(objects(program.namespace, [OWN])))
     cluster.kubectl("apply", f"--filename={rights}")
     try:
-        token = cluster.kubectl("create", "token", f"{PREFIX}{OWN}", f"--namespace={program.namespace}").strip()
+        token = cluster.kubectl(
+            "create", "token", f"{JOB_ACCOUNT_PREFIX}{OWN}", f"--namespace={program.namespace}"
+        ).strip()
         admin = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
         admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
         file = tmp_path / "kubeconfig"
@@ -95,7 +98,11 @@ def test_a_job_releases_its_own_project_and_is_denied_the_others(
         cluster, account, tmp_path, namespace, "label", "--overwrite", "service", OWN, f"app.kubernetes.io/name={OTHER}"
     )
     assert "own project's" in stolen
-    for words in (("get", "secrets"), ("get", "pods", "--all-namespaces"), ("create", "token", f"{PREFIX}{OWN}")):
+    for words in (
+        ("get", "secrets"),
+        ("get", "pods", "--all-namespaces"),
+        ("create", "token", f"{JOB_ACCOUNT_PREFIX}{OWN}"),
+    ):
         scope = () if "--all-namespaces" in words else (namespace,)
         assert FORBIDDEN in tried(cluster, account, tmp_path, *scope, *words)
     assert not tried(cluster, account, tmp_path, namespace, "delete", "configmap", "packet-config-1")

@@ -34,13 +34,37 @@ def test_good_input_is_no_problem() -> None:
     assert [application.name for application in stack.waiting] == ["web"]
 
 
+@pytest.mark.parametrize(("written", "quantity"), [(0.5, "0.5"), (2, "2"), (0.00001, "0.00001"), ("250m", "250m")])
+def test_a_quantity_may_be_a_number(written: object, quantity: str) -> None:
+    stack = check({"Some.Api": {**BACKEND, "resources": {"requests": {"cpu": written}}}}, tags={"Some.Api": "1"})
+    assert stack.deployed[0].project.resources.requests.cpu == quantity
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
+        (
+            {**BACKEND, "secrets": {"env": ["A"], "files": [{"name": "..a", "path": "/a"}]}},
+            (
+                "secrets.files.0.name: '..a' is no name of a secret: letters, digits, '.', '_' and '-', not '..' "
+                "first, at most 253"
+            ),
+        ),
         ({**BACKEND, "replica": 2}, "replica: unknown key; did you mean 'replicas'?"),
         ({**BACKEND, "zzz": 2}, "zzz: unknown key"),
         ({**BACKEND, "replicas": "2"}, "replicas: input should be a valid integer (got '2')"),
         ({**BACKEND, "replicas": -1}, "replicas: input should be greater than or equal to 0 (got -1)"),
+        (
+            {**BACKEND, "autoscaling": {"minReplicas": 2, "maxReplicas": 3}, "resources": {"requests": {"cpu": 0}}},
+            "autoscaling goes by the share of resources.requests.cpu that is used: name one",
+        ),
+        (
+            {**BACKEND, "probes": {"startup": {"path": "/", "timeoutSeconds": 60, "failureThreshold": 5}}},
+            (
+                "probes.startup allows 300 s, which must stay below rollout.progress_deadline_seconds (300), or a slow "
+                "start is reported as a hanging release"
+            ),
+        ),
         ({**BACKEND, "singleton": "yes"}, "singleton: input should be a valid boolean (got 'yes')"),
         ({**BACKEND, "port": 80}, "port: input should be greater than or equal to 1024 (got 80)"),
         (

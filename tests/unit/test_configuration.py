@@ -15,6 +15,7 @@ from model.configuration import LARGEST_BYTES, Configuration, digest_of, layers,
 from model.dotenv import parse_dotenv
 from model.names import configuration_names
 from model.problems import SettingsError
+from model.project import PORT_VARIABLE
 from model.release import ConfigRef, Instruction, Record, Release, Slot
 from model.stack import Application, Stack, instructed, parse_stack, with_records
 from model.syntax import check_syntax
@@ -355,9 +356,12 @@ def test_releases_are_equal_by_content() -> None:
         ({"mount": "/c", "files": ["a", {"file": "b", "path": "/c/b"}]}, "config: /c/b is inside mount /c"),
         ({"mount": "/tmp/c", "files": ["a"]}, "config: /tmp/c is in /tmp, which is the pod's own"),
         ({"mount": "c", "files": ["a"]}, "config.mount: 'c' is no path in a container"),
-        (
-            {"mount": "/c", "files": ["../a"]},
-            "config.files.0.file: '../a' is no path of a file in the config repository",
+        *(
+            (
+                {"mount": "/c", "files": [path]},
+                f"config.files.0.file: '{path}' is no path of a file in the config repository",
+            )
+            for path in ("../a", "..a", "..a/b")
         ),
         (
             {"mount": "/c", "files": [{"file": "a", "pat": "/x"}]},
@@ -441,6 +445,10 @@ def test_every_bad_file_is_told_at_once(checkout: Checkout) -> None:
     assert refused(checkout, stack_of(project)) == [
         "projects/Some.Api.yaml:env.B: is in the config repository's file too: remove one of them"
     ]
+    checkout.commit({"uat/common/.env": "POD_IP=1\nASPNETCORE_HTTP_PORTS=2\n"})
+    own = "the pods of Some.Api have this variable of their own: choose another name"
+    assert refused(checkout, stack_of(project)) == [f"config:env.{name}: {own}" for name in (PORT_VARIABLE, "POD_IP")]
+    stack_of({**project, "env": {PORT_VARIABLE: "1"}})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """What the committed projects don't use: autoscaling, no routes, switched-off protections, overrides."""
 
+import re
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from manifests import Manifest
 from manifests.workload import Workload
@@ -134,6 +137,28 @@ def test_a_project_may_set_the_port_variable_itself() -> None:
     workload = render(env={"ASPNETCORE_HTTP_PORTS": "9000"})
     found = [each["value"] for each in container(workload)["env"] if each["name"] == "ASPNETCORE_HTTP_PORTS"]
     assert found == ["9000"]
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """Return what the kubelet makes of a text: as ``Expand`` in third_party/forked/golang/expansion of Kubernetes."""
+
+    def of(match: re.Match[str]) -> str:
+        if match["name"] is None:
+            return "$"
+        return variables.get(match["name"], match[0])
+
+    return re.sub(r"\$(\$|\((?P<name>[^)]*)\))", of, text)
+
+
+@given(st.text(alphabet="$()AB ", max_size=12))
+@example("do $$ begin end $$")
+@example("^a$$")
+@example("$(A)")
+def test_a_variable_is_what_the_project_file_says(text: str) -> None:
+    (found,) = (each["value"] for each in container(render(env={"Z": text}))["env"] if each["name"] == "Z")
+    assert expanded(found, {"A": "x", "AB": "y", "": "z"}) == text
+    # So that no project's pods are replaced for nothing.
+    assert found == text or "$$" in text or "$(" in text
 
 
 def test_without_a_digest_the_tag_is_pulled_each_time() -> None:

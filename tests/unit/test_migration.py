@@ -187,6 +187,16 @@ def test_the_job_is_the_applications_container_with_another_command() -> None:
     assert record.migrated == Migrated(release=rel("2"), job=job["metadata"]["name"], before=("1",))
 
 
+def test_the_kubelet_changes_nothing_in_a_command() -> None:
+    command = ["psql", "-c", "do $$ begin $(A) end $$", "costs $5"]
+    project = parse_project("projects/x.yaml", {"kind": "backend", "migrate": command}, "test")
+    given_application = application(record=ran("1"), project=project)
+    job = package_app(given_application, ENVIRONMENT, package_app_plan(given_application, ENVIRONMENT)).migration
+    assert job is not None
+    (migrating,) = job["spec"]["template"]["spec"]["containers"]
+    assert migrating["command"] == ["psql", "-c", "do $$$$ begin $$(A) end $$$$", "costs $5"]
+
+
 def test_a_rollback_keeps_the_job_of_what_was_migrated_and_runs_none() -> None:
     back = application(record=ran("3", "2", note=Migrated(release=rel("3"), job="x-migrate-3", before=("2",))))
     job = package_app(back, ENVIRONMENT, package_app_plan(back, ENVIRONMENT)).migration

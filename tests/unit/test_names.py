@@ -67,7 +67,7 @@ def test_long_names_with_one_beginning_stay_apart(beginning: str) -> None:
     assert not collisions([beginning + "a", beginning + "b"])
 
 
-@pytest.mark.parametrize("text", ["", "...", "数据", "9lives", "a b", "a/b", "-"])
+@pytest.mark.parametrize("text", ["", "...", "数据", "9lives", "a b", "a/b", "-", "Default", "asset_bridge"])
 def test_names_that_can_not_be_used(text: str) -> None:
     with pytest.raises(InvalidName):
         kubernetes_name(text)
@@ -79,6 +79,9 @@ def test_collisions_name_both_projects() -> None:
 
 def test_a_derived_name_collides_too() -> None:
     assert collisions(["packet", "packet_canary"]) == [("packet", "packet_canary", "packet-canary")]
+    # The ServiceAccount of the other's job.
+    assert collisions(["notes", "release_notes"]) == [("notes", "release_notes", "release-notes")]
+    assert collisions(["release_notes"]) == []
 
 
 @given(st.text(max_size=200))

@@ -1,5 +1,6 @@
 """Volumes: what is refused, what may change, and what pods get."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from manifests import storage
 from manifests.workload import Workload
 from model.plan import CanaryWish
 from model.problems import SettingsError
-from model.release import Record
-from model.stack import Application, Stack, needs_claims, with_claims, with_records
+from model.release import Record, Release, Slot
+from model.stack import Application, Stack, needs_claims, with_claims, with_records, without_a_second
 from model.storage import Claim, claims_of
 from tests.conftest import rendered
 from tests.unit.test_bad_input import BACKEND, check, problems
@@ -192,6 +193,24 @@ def test_two_projects_never_share_a_claim() -> None:
     ]
 
 
+def test_claims_of_single_pods_are_told_apart_by_the_names_that_kubernetes_gives_them() -> None:
+    files = {
+        "api": {**BACKEND, "routes": [], "storage": [{**OWN, "name": "data-package"}]},
+        "package-api": {**BACKEND, "routes": [], "storage": [OWN]},
+    }
+    assert problems(files) == [
+        (
+            "projects/package-api.yaml:storage.0.name: data-package-api-0 is what a volume of projects/api.yaml is "
+            "called too: rename one"
+        )
+    ]
+    apart = {
+        "a": {**BACKEND, "routes": [], "storage": [{**OWN, "name": "b-c"}]},
+        "a-b": {**BACKEND, "routes": [], "storage": [{**OWN, "name": "c"}]},
+    }
+    assert len(check(apart).applications) == 2
+
+
 def test_fast_and_shared_are_what_the_environment_has() -> None:
     volumes = (DATA, {**SHARED, "name": "files", "mount": "/files"}, {**DATA, "name": "x", "mount": "/x", "class": "y"})
 
@@ -298,11 +317,65 @@ def test_the_volumes_of_a_stateful_set_can_not_become_others() -> None:
     with_claims(stack_of(SHARED | {"name": "files"}), claims_of(state_of(stack_of(OWN))))
 
 
+def singleton(*volumes: dict[str, Any], live: str = "main", slots: Sequence[str] = ("main",)) -> Stack:
+    """Return a stack with a singleton that has run."""
+    stack = stack_of(*volumes, singleton=True, replicas=1)
+    release = Release(tag="0")
+    record = {"live": live, "slots": {name: Slot(release=release, revision="r0") for name in slots}}
+    return with_records(stack, {"some-api": Record.model_validate({**record, "history": (release,)})})
+
+
+DOWN = "take it down first, with `package-platform:projects: {exclude: [Some.Api]}`"
+
+
+@pytest.mark.parametrize(
+    ("stack", "there", "line"),
+    [
+        (
+            singleton(live="blue", slots=("blue", "green")),
+            (),
+            (
+                "it runs as blue and green, beside which `main` would start: release another tag of it first, with "
+                f"strategy: rolling and without singleton, or {DOWN}"
+            ),
+        ),
+        (
+            singleton(OWN),
+            (),
+            (f"it runs as a Deployment, beside which a StatefulSet (it has a volume with perPod) would start: {DOWN}"),
+        ),
+        (
+            singleton({**DATA, "name": "other"}),
+            claims_of(state_of(stack_of(OWN))),
+            (f"it runs as a StatefulSet (it has a volume with perPod), beside which a Deployment would start: {DOWN}"),
+        ),
+    ],
+)
+def test_a_singleton_never_gets_an_object_that_would_start_beside_its_own(
+    stack: Stack, there: Sequence[Claim], line: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        without_a_second(with_claims(stack, there))
+    assert str(caught.value) == f"{FILE}:singleton: {line}"
+
+
+def test_a_singleton_that_stays_what_it_is_and_one_that_is_put_back_are_no_problem() -> None:
+    for stack in (singleton(), with_claims(singleton(OWN), claims_of(state_of(stack_of(OWN)))), stack_of(DATA)):
+        assert without_a_second(stack) == stack
+    stack = singleton(live="blue", slots=("blue",))
+    applications = tuple(each.model_copy(update={"action": "restore"}) for each in stack.applications)
+    restored = stack.model_copy(update={"applications": applications})
+    assert without_a_second(restored) == restored
+
+
 @pytest.mark.parametrize(
     ("before", "after", "settings"),
     [
         (DATA, DATA, {}),
         (DATA, {**DATA, "size": "10240Mi"}, {}),
+        # What the API server makes of a size that is no whole number of bytes, and of one with a decimal point.
+        ({**DATA, "size": "0.7Gi"}, {**DATA, "size": "0.7Gi"}, {"stored": "751619276800m"}),
+        ({**DATA, "size": "1.07T"}, {**DATA, "size": "1.07T"}, {"stored": "1070G"}),
         (DATA, {**DATA, "mount": "/elsewhere", "reclaim": "delete"}, {}),
         (DATA, {**DATA, "class": "local-path"}, {}),
         (DATA, GROWING, {"kind": "ack"}),
@@ -314,7 +387,10 @@ def test_the_volumes_of_a_stateful_set_can_not_become_others() -> None:
 def test_what_a_volume_can_follow_is_allowed(
     before: dict[str, Any], after: dict[str, Any], settings: dict[str, Any]
 ) -> None:
+    stored = settings.get("stored")
+    settings = {key: value for key, value in settings.items() if key != "stored"}
     there = claims_of(state_of(stack_of(before, storage=settings)))
+    there = tuple(each.model_copy(update={"size": stored or each.size}) for each in there)
     stack = with_claims(stack_of(after, storage=settings), there)
     assert only(stack).claims == there
     grows = after["size"] == "20Gi"
