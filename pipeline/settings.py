@@ -132,6 +132,10 @@ class Program:
                 found[name] = self.project(name)
             except RefusedError as error:
                 lines += error.lines
+        config = self.settings.gitea.config_repository
+        if config in self.names:
+            message = f"is the config repository ({self.settings_file or FILE}), which has a job of its own: rename one"
+            lines.append(str(Problem(f"projects/{config}.yaml", "", message)))
         if lines:
             raise RefusedError(lines)
         return found

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline import jenkins_xml, jobs, keys
 from pipeline.__main__ import app
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RefusedError
 from pipeline.settings import Program
 from tests.unit.stand_in import Answer, Asked, served
 
@@ -226,6 +226,18 @@ def test_render_writes_every_file(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "views").iterdir()) == ["back.xml", "front.xml"]
 
 
+def test_a_project_called_as_the_config_repository_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "projects").mkdir()
+    (tmp_path / "projects" / "settings.yaml").write_text("kind: backend\n")
+    written = (ROOT / "pipeline.yaml").read_text().replace("configRepository: config", "configRepository: settings")
+    (tmp_path / "pipeline.yaml").write_text(written)
+    with pytest.raises(RefusedError) as caught:
+        Program(tmp_path).projects()
+    assert list(caught.value.lines) == [
+        "projects/settings.yaml: is the config repository (pipeline.yaml), which has a job of its own: rename one"
+    ]
+
+
 def test_the_order_of_different_elements_does_not_count_that_of_a_list_does() -> None:
     assert jobs.same("<a><b>1</b><c/></a>", "<a><d>9</d><b>1</b></a>")
     assert not jobs.same("<a><b>1</b><b>2</b></a>", "<a><b>2</b><b>1</b></a>")
@@ -236,13 +248,14 @@ def test_a_fresh_jenkins_has_every_credential_that_jobs_and_jenkinsfiles_name(tm
     assert run("render", str(tmp_path))[0] == 0
     whole = yaml.safe_load((tmp_path / "jenkins.yaml").read_text())
     (domain,) = whole["credentials"]["system"]["domainCredentials"]
+    config = PROGRAM.settings.gitea.config_repository
     held = {fields["id"] for each in domain["credentials"] for fields in each.values()}
     named = {
         found for path in (tmp_path / "jobs").iterdir() for found in re.findall(r"<\w*Id>([^<]+)<", path.read_text())
     }
-    for file in ("Jenkinsfile", "config.Jenkinsfile"):
+    for file, names in (("Jenkinsfile", PROGRAM.names), ("config.Jenkinsfile", (config,))):
         for found in re.findall(r"credentials\((?:'|\")(.+?)(?:'|\")\)", (ROOT / "pipeline" / file).read_text()):
-            named |= {found.replace("${env.JOB_BASE_NAME}", name) for name in (*PROGRAM.names,)}
+            named |= {found.replace("${env.JOB_BASE_NAME}", name) for name in names}
     assert named <= held
     # A job has the accounts that its Jenkinsfile binds, and no others.
     accounts = {name for name in held if name.startswith("kubeconfig-")}
