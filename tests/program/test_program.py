@@ -109,6 +109,24 @@ def test_the_record_remembers_the_release_before(run: Run) -> None:
     assert tags_of("packet") == ["2022-08-02-16-59"]
 
 
+def test_a_release_changes_no_output_of_a_component(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[dict[str, Any]] = []
+
+    def register(component: pulumi.ComponentResource, outputs: dict[str, Any]) -> None:
+        def note(values: dict[str, Any]) -> None:
+            registered.append({"component": component.pulumi_resource_name, **values})
+
+        pulumi.Output.all(**outputs).apply(note)
+
+    monkeypatch.setattr(pulumi.ComponentResource, "register_outputs", register)
+    first = run("test")
+    before = sorted(registered, key=str)
+    registered.clear()
+    run("test", earlier=recorded(first), tags={"SJZY.Package.Api": "2022-08-03-18-54", "packet": "2022-08-02-16-59"})
+    assert {"SJZY.Package.Api", "packet"} < {each["component"] for each in before}
+    assert sorted(registered, key=str) == before
+
+
 def test_a_state_that_is_being_written_is_read_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first, invoke = run("test"), pulumi.runtime.invoke
     asked: list[str] = []
