@@ -126,9 +126,10 @@ def connect(kubeconfig: str = "") -> Ask:
     """
     # Only a release with checks pays for this import.
     import httpx2  # noqa: PLC0415
-    from lightkube.config.client_adapter import Client, ConnectionParams  # noqa: PLC0415
     from lightkube.config.kubeconfig import KubeConfig  # noqa: PLC0415
     from lightkube.core.exceptions import ConfigError  # noqa: PLC0415
+
+    from api_server import UNUSABLE, ApiServer  # noqa: PLC0415
 
     own = pulumi.Config("kubernetes")
     told = kubeconfig or own.get("kubeconfig") or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
@@ -140,17 +141,17 @@ def connect(kubeconfig: str = "") -> Ask:
         else:
             config = _of_file_or_pod(told)
         chosen = config.get(None if kubeconfig else own.get("context"))
-    except (ConfigError, SettingsError, KeyError) as error:
+        if chosen is None:
+            raise SmokeError(_NO_CLUSTER)
+        server = ApiServer(chosen, _REQUEST_SECONDS)
+    except (SettingsError, *UNUSABLE) as error:
         raise SmokeError(f"{_NO_CLUSTER}: {error}") from None
-    if chosen is None:
-        raise SmokeError(_NO_CLUSTER)
-    client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_REQUEST_SECONDS)))
 
     def ask(path: str) -> tuple[int, str]:
         try:
             # Of a front end the new pods' own answer counts, not what they would fetch from the old ones.
-            answer = client.get(path, headers={ASSET_BRIDGE_HEADER: "1"})
-        except httpx2.HTTPError as error:
+            answer = server.get(path, headers={ASSET_BRIDGE_HEADER: "1"})
+        except (httpx2.HTTPError, ConfigError, OSError) as error:
             return HTTPStatus.BAD_GATEWAY, str(error)
         return answer.status_code, answer.text
 

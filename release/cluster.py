@@ -1,7 +1,7 @@
 """What the command asks of the Kubernetes API: records, pods, their events and logs; all as plain dicts.
 
-lightkube finds and authenticates the cluster as kubectl does (``KUBECONFIG``, tokens, exec plugins); of its objects
-nothing is used: a release looks at a few fields, and at the log of a container's previous run, which it can't ask for.
+lightkube finds the cluster as kubectl does (``KUBECONFIG``); of its objects nothing is used: a release looks at a few
+fields, and at the log of a container's previous run, which it can't ask for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
-from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 
+from api_server import UNUSABLE, ApiServer
 from model.fields import plain_mapping
 from model.release import RECORD_ANNOTATION, Record, parse_record
 from release.errors import RefusedError, ReleaseError
@@ -53,6 +53,23 @@ class ClusterError(ReleaseError):
     """The cluster did not answer, or refused."""
 
 
+class Asks(Protocol):
+    """What speaks to the API server."""
+
+    @property
+    def base_url(self) -> httpx2.URL:
+        """Its address."""
+        ...
+
+    def get(self, path: str, /, *, params: Mapping[str, str]) -> httpx2.Response:
+        """Return its answer."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A namespace of a cluster.
@@ -62,12 +79,12 @@ class Cluster:
         namespace: Of the stack's projects.
     """
 
-    client: httpx2.Client
+    client: Asks
     namespace: str
 
     @classmethod
     def connect(cls, config: Mapping[str, Any], namespace: str) -> Cluster:
-        """Prepare to ask the cluster that Pulumi's default provider would choose; nothing is asked yet.
+        """Prepare to ask the cluster that Pulumi's default provider would choose; only a credential is asked for yet.
 
         Args:
             config: The stack's config; ``kubernetes:context`` and ``kubernetes:kubeconfig`` (a path) are followed.
@@ -85,10 +102,10 @@ class Cluster:
             chosen = _kubeconfig(path).get(str(context) if context else None)
             if chosen is None:
                 raise RefusedError(_NO_CLUSTER)
-            client = Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_SECONDS)))
-        except (ConfigError, OSError, ValueError, KeyError, TypeError) as error:
+            server = ApiServer(chosen, _TIMEOUT_SECONDS)
+        except UNUSABLE as error:
             raise RefusedError(f"the kubeconfig is not usable: {error}") from None
-        return cls(client, namespace)
+        return cls(server, namespace)
 
     def close(self) -> None:
         """Close the connections."""
@@ -257,14 +274,20 @@ class Cluster:
         Args:
             path: In the API.
             query: Its parameters.
-            tries: How often a server that is busy, or starting, is asked; each time after a moment.
+            tries: How often a server that is busy, starting or not reached is asked; each time after a moment.
         """
         while True:
+            tries -= 1
             try:
                 answer = self.client.get(path, params=dict(query))
-            except httpx2.HTTPError as error:
-                raise ClusterError(f"{self._asked} does not answer: {error}") from None
-            tries -= 1
+            except httpx2.TransportError as error:
+                # One of several that goes away, as when the control plane is upgraded, breaks connections.
+                if not tries:
+                    raise ClusterError(f"{self._asked} does not answer: {error}") from None
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            except (httpx2.HTTPError, *UNUSABLE) as error:
+                raise ClusterError(f"{self._asked} can't be asked: {error}") from None
             if not tries or not _may_mend(answer):
                 break
             time.sleep(_pause(answer))

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+import httpx2
+from lightkube.config.client_adapter import Client, ConnectionParams
+from lightkube.config.kubeconfig import KubeConfig
+
 from manifests.alb import READINESS_GATE
 from model.release import RECORD_ANNOTATION
 from release.cluster import Cluster
@@ -21,6 +25,7 @@ from release.objects import Object, condition, inner, items, name_of
 _ACTION = "alb.ingress.kubernetes.io/actions.by-weight"
 _MERGE = {"Content-Type": "application/strategic-merge-patch+json"}
 _PAUSE_SECONDS = 0.2
+_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,30 @@ class Look:
         return [name for name, weight in self.weights.items() if weight and not self.ready.get(name)]
 
 
+def writing(kubeconfig: str) -> httpx2.Client:
+    """Return what speaks to the API server of a cluster, and may write.
+
+    Args:
+        kubeconfig: Path of the file.
+    """
+    chosen = KubeConfig.from_file(kubeconfig).get()
+    assert chosen is not None
+    return Client(chosen, ConnectionParams(timeout=httpx2.Timeout(_SECONDS)))
+
+
 @dataclass
 class AlbStandIn:
     """Works in one namespace while it is entered.
 
     Args:
         cluster: The namespace.
+        client: Speaks to its API server.
         looks: What was seen of each project, by its name in Kubernetes.
         failed: Looks that went wrong; the next one is made all the same.
     """
 
     cluster: Cluster
+    client: httpx2.Client
     looks: dict[str, list[Look]] = field(default_factory=dict[str, list[Look]])
     failed: list[BaseException] = field(default_factory=list[BaseException])
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -104,8 +122,8 @@ class AlbStandIn:
             return
         body = {"status": {"conditions": [{"type": READINESS_GATE, "status": "True"}]}}
         path = f"api/v1/namespaces/{self.cluster.namespace}/pods/{name_of(pod)}/status"
-        self.cluster.client.patch(path, content=json.dumps(body), headers=_MERGE)
+        self.client.patch(path, content=json.dumps(body), headers=_MERGE)
 
     def _get(self, group: str, path: str) -> dict[str, Any]:
-        answer = self.cluster.client.get(f"{group}/namespaces/{self.cluster.namespace}/{path}")
+        answer = self.client.get(f"{group}/namespaces/{self.cluster.namespace}/{path}")
         return answer.json() if answer.is_success else {}

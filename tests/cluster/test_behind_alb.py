@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from release.cluster import Cluster as Namespace
-from tests.cluster.alb import AlbStandIn
+from tests.cluster.alb import AlbStandIn, writing
 from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program
 from tests.cluster.test_strategies import pods_of, record_of
@@ -41,7 +41,7 @@ def test_releases_by_every_strategy_keep_weight_on_ready_pods_only(behind_alb: P
     second = program.other_tag(PROJECT)
     client = Namespace.connect({"kubernetes:kubeconfig": program.cluster.env["KUBECONFIG"]}, program.namespace)
     try:
-        with AlbStandIn(client) as controller:
+        with AlbStandIn(client, writing(program.cluster.env["KUBECONFIG"])) as controller:
             program.up()
             assert weights(controller) == {"main": 100}, "the first release does not wait for ever"
             program.append(PROJECT, "strategy: blueGreen\n")

@@ -17,7 +17,7 @@ from manifests.ack_cluster import ack_cluster
 from model.ack import AckSettings
 from release.cluster import Cluster as Client
 from settings import read_stack_file
-from tests.cluster.alb import AlbStandIn
+from tests.cluster.alb import AlbStandIn, writing
 from tests.cluster.cloud import change, changed, counts, variables
 from tests.cluster.embedded import Cluster
 from tests.cluster.program import Program, purge
@@ -58,7 +58,7 @@ def prod(cluster: Cluster, tmp_path: Path) -> Iterator[Program]:
     program = Program.create(cluster, tmp_path / "copy", "prod", more)
     client = Client.connect({"kubernetes:kubeconfig": str(cluster.instance.kubeconfig)}, program.namespace)
     # Nobody else opens the readiness gates of pods that wait for an ALB.
-    with AlbStandIn(client):
+    with AlbStandIn(client, writing(str(cluster.instance.kubeconfig))):
         yield program
     cluster.kubectl("delete", f"--filename={definition}", "--wait", "--timeout=60s")
     purge(cluster)

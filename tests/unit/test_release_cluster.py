@@ -31,13 +31,19 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def answering(*answers: httpx2.Response) -> tuple[Cluster, list[str]]:
-    """Return a cluster that gives these answers one after another, the last one for ever, and what it was asked."""
+def answering(*answers: httpx2.Response | Exception) -> tuple[Cluster, list[str]]:
+    """Return a cluster that gives these answers one after another, the last one for ever, and what it was asked.
+
+    One that is an exception is raised instead.
+    """
     asked: list[str] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request.url.path)
-        return answers[min(len(asked), len(answers)) - 1]
+        given = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(given, Exception):
+            raise given
+        return given
 
     client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://cluster.test")
     return Cluster(client, "n"), asked
@@ -100,6 +106,22 @@ def test_a_busy_server_is_asked_again(answer: httpx2.Response, pause: float, pau
     assert cluster.pods("x") == []
     assert len(asked) == 2
     assert pauses == [pause]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx2.RemoteProtocolError("Server disconnected"), httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow")],
+    ids=["cut off", "refused", "slow"],
+)
+def test_a_server_that_goes_away_for_a_moment_is_asked_again(error: Exception, pauses: list[float]) -> None:
+    cluster, asked = answering(error, error, EMPTY)
+    assert cluster.pods("x") == []
+    assert len(asked) == 3
+    assert pauses == [0.5, 0.5]
+    cluster, asked = answering(error)
+    with pytest.raises(ClusterError, match="does not answer"):
+        cluster.pods("x")
+    assert len(asked) == 3
 
 
 def test_a_proxy_and_a_log_are_asked_once(pauses: list[float]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from lightkube.config import client_adapter
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
+import api_server
 import smoke
 from model.environment import Environment, Registry
 from model.names import ASSET_BRIDGE_HEADER
@@ -153,7 +153,7 @@ def test_without_kubeconfig_the_usual_file_comes_before_the_pods_own_account(
     def client(chosen: SingleConfig, *_: object) -> None:
         asked.append(chosen.cluster.server)
 
-    monkeypatch.setattr(client_adapter, "Client", client)
+    monkeypatch.setattr(api_server, "Client", client)
     own = KubeConfig.from_service_account(account(tmp_path / "account"))
 
     def of_pod(**_: object) -> KubeConfig:
