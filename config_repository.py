@@ -15,7 +15,7 @@ from model.configuration import Content, Entry, Found, build, find, stored
 from model.problems import Problem, SettingsError
 from model.release import ConfigRef
 from model.sops import encrypted_values
-from model.stack import NAMESPACE, Application, Stack
+from model.stack import NAMESPACE, Application, Stack, stack_name
 from sops import SopsError, decrypt
 
 _SECONDS = 60.0
@@ -363,7 +363,8 @@ class _Reader:
         message = (
             f"commit {content.ref.revision[:12]} was replaced by {runs.revision[:12]}, which runs, or that is not in "
             "the checkout: bring it up to date (`git pull`), or name a commit; to go there, "
-            f"`release rollback {name}`, or `-c {NAMESPACE}:allowOlder={name}`"
+            f"`release deploy {name} {tag} -s {stack_name(self._file)} --config-rev {content.ref.revision}`, "
+            f"or `-c {NAMESPACE}:allowOlder={name}`"
         )
         self.problems.append(Problem(self._file, f"{NAMESPACE}:configRevisions.{name}", message))
         return True

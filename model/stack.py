@@ -525,15 +525,21 @@ def without_going_back(stack: Stack, file: str) -> Stack:
     return stack
 
 
+def stack_name(file: str) -> str:
+    """Return the name of a stack from that of its file: ``Pulumi.uat.yaml`` → ``uat``."""
+    return file.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
 def _going_back(file: str, application: Application) -> Problem:
-    name = application.gitea_name
+    name, stack = application.gitea_name, stack_name(file)
     wanted = application.image.tag if application.image else ""
     live = application.record.release.tag if application.record else ""
     return Problem(
         file,
         f"{NAMESPACE}:tags.{name}",
-        f"{wanted} was replaced by {live}, which runs: if this file is behind, `release sync` writes the deployed tags "
-        f"into it; to go back, `release rollback {name}`, or `-c {NAMESPACE}:allowOlder={name}:{wanted}`",
+        f"{wanted} was replaced by {live}, which runs: if this file is behind, `release sync -s {stack}` writes the "
+        f"deployed tags into it; to go back, `release rollback {name} -s {stack} --to {wanted}`, "
+        f"or `-c {NAMESPACE}:allowOlder={name}:{wanted}`",
     )
 
 

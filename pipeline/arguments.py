@@ -34,6 +34,7 @@ SettingsFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 Stack = Annotated[
-    str, typer.Option("--stack", "-s", envvar="PACKAGE_PLATFORM_STACK", help="Stack: test, uat.", show_default=False)
+    str,
+    typer.Option("--stack", "-s", envvar="PACKAGE_PLATFORM_STACK", help="Stack: test, uat, prod.", show_default=False),
 ]
 HERE = Path()

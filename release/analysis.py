@@ -8,6 +8,8 @@ from typing import Any, Literal
 from release.metrics import Figures
 
 Verdict = Literal["good", "broken", "scarce"]
+PAUSE_SECONDS = 60.0
+"""How long a step is watched where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Rule:
         min_requests: With fewer requests to the canary nothing is judged.
     """
 
-    max_error_rate: float
+    max_error_rate: float = 0.01
     max_p99: float | None = None
     min_requests: int = 20
 

@@ -99,12 +99,21 @@ def take_over(session: Session, project: str, check: Check = _anything) -> Made:
     """Give a project's canary all of its traffic, and write its tag into the stack file. Arguments as of ``give``."""
     application = of_strategy(session.program, project)
 
-    def target(record: Record | None) -> Release:
+    def found(record: Record | None) -> Release:
         check(record)
         return _canary(session, project, record)
 
+    def target(record: Record | None) -> Release:
+        now = found(record)
+        if now != chosen:
+            raise RefusedError(
+                f"another command has changed the canary of {project} meanwhile: it was {chosen.tag}, and is "
+                f"{now.tag}; to promote that, run the same command again"
+            )
+        return now
+
     with closing(session.cluster()) as cluster:
-        chosen = target(cluster.record(application.name))
+        chosen = found(cluster.record(application.name))
     missing = absent(application, chosen, session.program.stack)
     if missing:
         raise RefusedError(missing)

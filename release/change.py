@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
 
+from model.fields import plain_mapping
 from model.release import Instruction, Record, Release, mounted_bridges
 from model.rollout import missing_pods
 from model.stack import Application, Image
@@ -24,10 +25,10 @@ from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
 from release.diagnosis import Found, Limits
 from release.drift import changed_pods, drifted_slots
-from release.errors import InterruptedRunError, LockedError, PulumiError, ReleaseError
+from release.errors import InterruptedRunError, LockedError, PulumiError, ReleaseError, UnexpectedError
 from release.events import is_locked
-from release.hold import POLL_SECONDS, held
-from release.inputs import TAGS, Program
+from release.hold import POLL_SECONDS, Hold, held
+from release.inputs import CANARIES, TAGS, Program
 from release.language_host import Ahead
 from release.migrations import failed_jobs, known_uids, migrates, with_what_ran
 from release.objects import Object, inner, name_of
@@ -142,7 +143,7 @@ class Changer:
         self._screen = screen
         self._options = options
         self._signals = Signals()
-        self._held: tuple[int, ...] = ()
+        self._hold: Hold | None = None
         self._left = UNTOUCHED
 
     @contextmanager
@@ -164,8 +165,7 @@ class Changer:
             time.sleep(POLL_SECONDS)
             return time.monotonic() < deadline
 
-        with self._signals.noted(), held(self._pulumi.key, what, wait) as descriptor:
-            self._held = (descriptor,)
+        with self._signals.noted(), held(self._pulumi.key, what, wait) as self._hold:
             self._clear(deadline)
             yield
 
@@ -258,7 +258,7 @@ class Changer:
             pods=pods,
             ready=complete(there),
             bridges=self._bridges(there),
-            digests=digests(image, wish.canary or recorded_canary(application, records.get(application.name))),
+            digests=digests(image, wish.canary or self._canary(application, wish, records.get(application.name))),
         )
         revisions = wanted_revisions(self._program, application)
         config = self._program.config_text({TAGS: tags, **revisions, **wish.config})
@@ -266,6 +266,11 @@ class Changer:
         if wish.action == "restore":
             message = message.replace("release ", "release restore after ", 1)
         return up(config, message, instruction, self._program.urn(application), *reading)
+
+    def _canary(self, application: Application, wish: Wish, record: Record | None) -> Release | None:
+        wishes = plain_mapping({**self._program.config, **wish.config}.get(CANARIES)) or {}
+        wanted = plain_mapping(wishes.get(application.gitea_name)) or {}
+        return recorded_canary(str(wanted.get("tag", "")), record)
 
     def _bridges(self, there: Sequence[Object]) -> dict[str, dict[str, str]]:
         """Return what the asset bridges of Deployments are configured with: what is left as it is needs it on."""
@@ -312,12 +317,20 @@ class Changer:
         with self._pulumi.start(command, self._held, self._ahead.take()) as run:
             limits = self._options.limits
             watch = Watch(self._cluster, self._screen, limits, watched, minds_unfinished=minds_unfinished)
-            details = self._follow(run, watch, watched.left if watched else "run the same command again")
+            left = watched.left if watched else "run the same command again"
+            try:
+                details = self._follow(run, watch, left)
+            except ReleaseError:
+                raise
+            except Exception as error:
+                self._stop(run)
+                raise UnexpectedError(error, left) from error
+            finally:
+                self._screen.settle()
             watch.events(run)
             if watch.unfinished and run.code != 0:
                 return Attempt("unfinished")
             details = watch.last(run) or details
-            self._screen.settle()
             if watch.moved:
                 self._screen.line("another release has moved this project meanwhile: begun anew from what it runs")
                 return Attempt("moved")
@@ -347,6 +360,12 @@ class Changer:
             self._screen.line(f"pulumi did not stop within {STOP_SECONDS:.0f} s: it is killed")
             run.kill()
             run.wait(KILL_SECONDS)
+            if self._hold:
+                self._hold.killed = True
+
+    @property
+    def _held(self) -> tuple[int, ...]:
+        return (self._hold.descriptor,) if self._hold else ()
 
     # What follows.
 
@@ -492,7 +511,7 @@ class Changer:
 
     def _alive(self, found: Sequence[locks.Lock]) -> list[locks.Lock]:
         """Return the locks whose holders may be at work, after removing those whose holders are gone."""
-        host = locks.this_host(lock.pid for lock in found)
+        host = self._host(found)
         folder = self._pulumi.lock_folder
         for lock in found:
             if folder and locks.is_stale(lock, host):
@@ -501,10 +520,14 @@ class Changer:
                     (folder / name).unlink(missing_ok=True)
         return [lock for lock in found if not locks.is_stale(lock, host)]
 
+    def _host(self, found: Sequence[locks.Lock]) -> locks.Host:
+        left_here = self._hold is not None and (self._hold.cut_off or self._hold.killed)
+        return locks.this_host((lock.pid for lock in found), sure=left_here)
+
     def _wait_for_lock(self, attempt: Attempt, deadline: float) -> None:
         text = "\n".join(attempt.errors)
         told = locks.locks_told(text)
-        host = locks.this_host(lock.pid for lock in told)
+        host = self._host(told)
         if told and all(locks.is_stale(lock, host) for lock in told) and not self._pulumi.lock_folder:
             self._screen.line(f"the lock of {told[0]} is cleared: that process is gone")
             self._pulumi.read("cancel", "--yes")
@@ -537,16 +560,15 @@ def complete(deployments: Sequence[Object]) -> tuple[str, ...]:
     )
 
 
-def recorded_canary(application: Application, record: Record | None) -> Release | None:
+def recorded_canary(wanted: str, record: Record | None) -> Release | None:
     """Return the canary that runs, if it is the one that is still wanted: what runs is not asked of the registry. Pure.
 
     Args:
-        application: The project, with what the stack file says of a canary.
-        record: What it runs.
+        wanted: Tag of the canary that the run is to have; empty for none.
+        record: What the project runs.
     """
     slot = record.slots.get("canary") if record else None
-    wanted = application.canary
-    return slot.release if slot and wanted and slot.release.tag == wanted.tag else None
+    return slot.release if slot and slot.release.tag == wanted else None
 
 
 def digests(image: Image, canary: Release | None) -> dict[str, str]:

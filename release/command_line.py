@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from model.plan import CanaryWish
 from release import canary, commands, views
 from release import steps as climb
-from release.analysis import Rule
+from release.analysis import PAUSE_SECONDS, Rule
 from release.arguments import seconds, share, weights
 from release.change import Options
 from release.diagnosis import Limits
@@ -415,14 +416,18 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     ] = "",
     pause: Annotated[
         float, typer.Option("--pause", parser=seconds, metavar="TIME", help="How long each step is watched: 60s, 5m.")
-    ] = "60s",  # pyright: ignore[reportArgumentType] - typer reads a default as it reads an argument
+    ] = f"{PAUSE_SECONDS:g}s",  # pyright: ignore[reportArgumentType] - typer reads a default as it reads an argument
     max_error_rate: Annotated[
-        float, typer.Option("--max-error-rate", parser=share, metavar="PERCENT", help="Most answers with 5xx.")
-    ] = "1%",  # pyright: ignore[reportArgumentType]
+        float, typer.Option("--max-error-rate", parser=share, metavar="PERCENT", help="The largest share of 5xx.")
+    ] = f"{100 * Rule.max_error_rate:g}%",  # pyright: ignore[reportArgumentType]
     max_p99: Annotated[
         float | None,
         typer.Option(
-            "--max-p99", parser=seconds, metavar="TIME", help="Most of 99 in 100 requests: 500ms.", show_default=False
+            "--max-p99",
+            parser=seconds,
+            metavar="TIME",
+            help="The longest that 99 of 100 requests take: 500ms.",
+            show_default=False,
         ),
     ] = None,
     min_requests: Annotated[
@@ -516,6 +521,10 @@ def _end(error: ReleaseError) -> NoReturn:
 
 def main() -> None:
     """Run the command line; an error is lines on standard error, an exit code, and with ``--json`` a document."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale without a character makes no failure of what was done.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ReleaseError as error:

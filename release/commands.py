@@ -483,8 +483,14 @@ def unpinned(program: Program, project: str) -> Application:
 
 def who_runs() -> str:
     """Return who runs this: Jenkins' user where it tells one, or the login name with its host."""
-    login = pwd.getpwuid(os.getuid()).pw_name
-    return os.environ.get("BUILD_USER_ID") or f"{login}@{socket.gethostname()}"
+    return os.environ.get("BUILD_USER_ID") or f"{_login()}@{socket.gethostname()}"
+
+
+def _login() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user that has no name there
+        return f"uid {os.getuid()}"
 
 
 def _image(application: Application) -> Image:

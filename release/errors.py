@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 DONE = 0
@@ -17,7 +18,7 @@ EXIT_CODES = """Exit codes:
   2    refused before anything changed: bad input, a missing image, nothing to roll back to
   3    another run holds the stack, and did not end within --wait-lock
   4    the release failed, and what it changed was not put back: read the output
-  130  interrupted (143 by SIGTERM); its last line names the command that brings all in order"""
+  130  interrupted (143 by SIGTERM, 129 by SIGHUP); its last line names the command that brings all in order"""
 
 
 class ReleaseError(Exception):
@@ -41,6 +42,22 @@ class RefusedError(ReleaseError):
     code = REFUSED
 
 
+class UnexpectedError(ReleaseError):
+    """Something that nobody thought of, while the stack was changed; pulumi was asked to stop."""
+
+    code = BROKEN
+
+    def __init__(self, error: Exception, left: str) -> None:
+        """Take what went wrong.
+
+        Args:
+            error: What came.
+            left: What brings all in order.
+        """
+        told = "".join(traceback.format_exception(error)).splitlines()
+        super().__init__([*told, f"that is a fault of `release`; pulumi was stopped and nothing is put back: {left}"])
+
+
 class LockedError(ReleaseError):
     """Another run holds the stack."""
 
@@ -61,7 +78,7 @@ class InterruptedRunError(ReleaseError):
 
         Args:
             lines: What a person has to read.
-            signal_number: 2 for Ctrl-C, 15 for SIGTERM.
+            signal_number: 2 for Ctrl-C, 15 for SIGTERM, 1 for SIGHUP.
         """
         super().__init__(lines)
         self.code = 128 + signal_number

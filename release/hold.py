@@ -16,6 +16,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,9 +26,24 @@ POLL_SECONDS = 0.1
 FOLDER = Path(f"/tmp/package-platform-release-{os.getuid()}")  # noqa: S108 - ``_opened`` makes sure whose it is
 
 
+@dataclass
+class Hold:
+    """The hold on a stack.
+
+    Args:
+        descriptor: Of the lock.
+        cut_off: Whether the run before, in this place, did not come to its end: it may have left Pulumi's lock behind.
+        killed: Whether this one has killed pulumi, which leaves as much behind.
+    """
+
+    descriptor: int
+    cut_off: bool = False
+    killed: bool = False
+
+
 @contextlib.contextmanager
-def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
-    """Hold the stack on this host for as long as the context lasts; yields the lock's descriptor.
+def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[Hold]:
+    """Hold the stack on this host for as long as the context lasts.
 
     Args:
         key: The stack's.
@@ -44,10 +60,16 @@ def held(key: str, what: str, wait: Callable[[str], bool]) -> Generator[int]:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another release"
             if not wait(holder):
                 raise LockedError(f"the stack is held by {holder}")
+        # Who comes to an end takes its name out again.
+        hold = Hold(descriptor, cut_off=os.fstat(descriptor).st_size > 0)
         os.ftruncate(descriptor, 0)
         since = f"{datetime.now(UTC).astimezone():%Y-%m-%d %H:%M:%S}"
         os.pwrite(descriptor, f"{what} (pid {os.getpid()}) since {since}".encode(), 0)
-        yield descriptor
+        try:
+            yield hold
+        finally:
+            if not hold.killed:
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

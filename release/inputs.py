@@ -145,6 +145,10 @@ class Program:
             content = parse_yaml(file, (self.folder / file).read_text(encoding="utf-8"))
         except SettingsError as error:
             raise RefusedError(str(error).splitlines()) from None
+        except UnicodeDecodeError:
+            raise RefusedError(f"{file}: is not UTF-8 text") from None
+        except OSError as error:
+            raise RefusedError(f"{file}: can't be read: {error.strerror}") from None
         applications = _checked(self, {project: tag}, {file: content})[1]
         if not applications:
             raise RefusedError(f"{project} does not belong to the stack {self.stack}: see {NAMESPACE}:projects there")

@@ -18,6 +18,9 @@ from pathlib import Path
 from model.fields import plain_mapping
 
 _SLACK_SECONDS = 2.0
+_PID_NAMESPACE = "/proc/self/ns/pid"
+_FIRST_NAMESPACE = "pid:[4026531836]"
+"""The one in which the machine was started: ``PROC_PID_INIT_INO`` in include/linux/proc_ns.h."""
 _TOLD = re.compile(r"(?P<url>\S+): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)")
 
 
@@ -51,11 +54,14 @@ class Host:
         name: Of this host.
         booted: When it was started.
         processes: Pid → when that process was started, for all that run.
+        sure: Whether who names this host runs where these processes are: not in another container, nor on another
+            machine of the same name.
     """
 
     name: str
     booted: datetime
     processes: Mapping[int, datetime]
+    sure: bool = True
 
 
 def is_stale(lock: Lock, host: Host) -> bool:
@@ -64,7 +70,7 @@ def is_stale(lock: Lock, host: Host) -> bool:
     A number that was given to another process since does not count as the holder; a lock of an earlier boot is left to
     a person, as the clock may have been wrong then.
     """
-    if lock.host != host.name or lock.since < host.booted:
+    if not host.sure or lock.host != host.name or lock.since < host.booted:
         return False
     started = host.processes.get(lock.pid)
     return started is None or (started - lock.since).total_seconds() > _SLACK_SECONDS
@@ -105,16 +111,28 @@ def locks_in(folder: Path) -> list[Lock]:
     return found
 
 
-def this_host(pids: Iterable[int]) -> Host:
+def this_host(pids: Iterable[int], *, sure: bool = False) -> Host:
     """Return this host with those of the processes that run.
 
     Args:
         pids: The processes that matter.
+        sure: Whether something else than the name tells that the holders of locks ran here.
     """
     booted = _booted()
     started = {pid: _started(pid, booted) for pid in pids}
     running = {pid: at for pid, at in started.items() if at}
-    return Host(socket.gethostname(), booted, running)
+    name = socket.gethostname()
+    return Host(name, booted, running, sure or not _may_be_anothers(name))
+
+
+def _may_be_anothers(name: str) -> bool:
+    """Tell whether others may have this name: a container in the host's network has the host's, but pids of its own."""
+    if name.partition(".")[0] == "localhost":
+        return True
+    try:
+        return Path(_PID_NAMESPACE).readlink().name != _FIRST_NAMESPACE
+    except OSError:
+        return False  # there are none without Linux
 
 
 def _booted() -> datetime:

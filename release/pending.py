@@ -17,6 +17,7 @@ from release.objects import Object, inner, items
 
 CREATING = "creating"
 _FIELD = b'"pending_operations"'
+_KUBERNETES = "kubernetes:"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Operation:
 
     def path(self) -> str:
         """Return the object's path in the Kubernetes API."""
-        group, kind = self.type.removeprefix("kubernetes:").rsplit(":", 1)
+        group, kind = self.type.removeprefix(_KUBERNETES).rsplit(":", 1)
         plural = kind.lower() + ("es" if kind.endswith("s") else "s")
         root = "api/v1" if group == "core/v1" else f"apis/{group}"
         inside = f"/namespaces/{self.namespace}" if self.namespace else ""
@@ -58,19 +59,21 @@ class Operation:
 
 
 def pending(checkpoint: bytes) -> list[Operation]:
-    """Return the operations without an end, from the stored state. Pure.
+    """Return the operations on Kubernetes objects without an end, from the stored state. Pure.
 
-    A state of hundreds of projects is many megabytes: it is parsed only when the field is there.
+    Those on a cloud's resources stay in the state: what they have made is not known here, and may cost. A state of
+    hundreds of projects is many megabytes: it is parsed only when the field is there.
     """
     if _FIELD not in checkpoint:
         return []
     content = cast("Object", json.loads(checkpoint))
     deployment = inner(content, "checkpoint", "latest") or inner(content, "deployment")
-    return [_operation(each) for each in items(deployment, "pending_operations")]
+    operations = [_operation(each) for each in items(deployment, "pending_operations")]
+    return [each for each in operations if each.type.startswith(_KUBERNETES)]
 
 
 def completed(state: Object, existing: Collection[Operation]) -> dict[str, Any]:
-    """Return an exported state without the creations that have no end.
+    """Return an exported state without the creations of Kubernetes objects that have no end.
 
     Those whose object is there become resources like all others. (``pulumi refresh --import-pending-creates`` only
     drops them, seen in 3.259: it marks them as imports, which nothing carries out.)
@@ -82,10 +85,11 @@ def completed(state: Object, existing: Collection[Operation]) -> dict[str, Any]:
     deployment = dict(inner(state, "deployment"))
     there = {each.urn: each.id for each in existing}
     pending_operations = items(deployment, "pending_operations")
-    begun = [inner(each, "resource") for each in pending_operations if each.get("type") == CREATING]
+    ended = [each for each in pending_operations if each.get("type") == CREATING and _of_kubernetes(each)]
+    begun = [inner(each, "resource") for each in ended]
     added = [{**each, "id": there[str(each["urn"])]} for each in begun if str(each.get("urn")) in there]
     deployment["resources"] = [*items(deployment, "resources"), *added]
-    deployment["pending_operations"] = [each for each in pending_operations if each.get("type") != CREATING]
+    deployment["pending_operations"] = [each for each in pending_operations if each not in ended]
     return {**state, "deployment": deployment}
 
 
@@ -98,6 +102,10 @@ def to_read(operations: Iterable[Operation], existing: Iterable[Operation]) -> l
     """
     changed = (each.urn for each in operations if each.kind != CREATING)
     return sorted({*changed, *(each.urn for each in existing)})
+
+
+def _of_kubernetes(told: Object) -> bool:
+    return _operation(told).type.startswith(_KUBERNETES)
 
 
 def _operation(told: Object) -> Operation:

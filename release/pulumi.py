@@ -126,9 +126,11 @@ class Pulumi:
                 cwd=self.program.folder,
                 env=self.variables,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",  # whatever this user's locale is
+                errors="replace",
                 timeout=READ_SECONDS,
                 check=False,
+                start_new_session=True,  # Ctrl-C is for this process, which notes it while something changes
             )
         except FileNotFoundError:
             raise RefusedError("`pulumi` is not on PATH: install it, or `. .dev/env`") from None

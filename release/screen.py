@@ -5,7 +5,9 @@ On a terminal the pods of the release are a small table that is drawn anew; else
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -98,23 +100,28 @@ class Screen:
             lines: For a person.
             facts: The same for a program.
         """
-        self.settle()
-        text = json.dumps(facts, indent=2, ensure_ascii=False) if self.as_json else "\n".join(lines)
-        self._out.write(f"{text}\n")
-        self._out.flush()
+        self.text(json.dumps(facts, indent=2, ensure_ascii=False) if self.as_json else "\n".join(lines))
 
     def text(self, text: str) -> None:
         """Give an answer as it is."""
         self.settle()
-        self._out.write(text if text.endswith("\n") else f"{text}\n")
-        self._out.flush()
+        self._give(self._out, text if text.endswith("\n") else f"{text}\n")
 
     def _write(self, text: str) -> None:
         if self._live:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            self._err.write(f"{text}\n")
-            self._err.flush()
+            self._give(self._err, f"{text}\n")
+
+    @staticmethod
+    def _give(stream: TextIO, text: str) -> None:
+        """Write; that nobody reads any longer must not end a change, nor make a failure of what is done."""
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):  # one of a test has no descriptor
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _draw(self) -> None:
         table = Table(box=None, show_header=False, padding=(0, 2))

@@ -19,11 +19,12 @@ class Signals:
 
     @contextmanager
     def noted(self) -> Generator[None]:
-        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts.
+        """Note SIGINT, SIGTERM and SIGHUP for as long as the context lasts; not SIGHUP where ``nohup`` has it ignored.
 
         Who notes them around this context hears of them too: one may come after the last check in here.
         """
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        hung_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        numbers = (signal.SIGINT, signal.SIGTERM, *hung_up)
         before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield

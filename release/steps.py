@@ -16,7 +16,7 @@ from model.plan import CanaryWish
 from model.release import Record, Release
 from model.stack import Application
 from release import analysis
-from release.analysis import Judgement, Rule
+from release.analysis import PAUSE_SECONDS, Judgement, Rule
 from release.canary import NotWrittenError, give, give_up, of_strategy, take_over
 from release.cluster import Cluster, ClusterError
 from release.commands import Made, Session, told
@@ -182,9 +182,11 @@ class _Climb:
             made = self._step(weight)
             if made.code != DONE:
                 return self._failed(made)
-            seen = self._observe(weight)
+            try:
+                seen = self._observe(weight)
+            finally:
+                self.session.screen.settle()
             self.seen.append(seen)
-            self.session.screen.settle()
             self.session.screen.line(f"at {weight}%: {_compared(seen)}")
             if seen.judgement.verdict != "good":
                 return self._abort(f"at {weight}%: {seen.judgement.reason}; {_compared(seen)}")
@@ -312,12 +314,27 @@ class _Climb:
         if self.weight is None:
             return [f"the canary had no step yet: release status {project} -s {stack}"]
         left = [each for each in self.steps.weights if each > self.weight]
-        onward = f"release canary {project} {tag} -s {stack} --steps {','.join(map(str, [self.weight, *left]))}"
+        steps = ",".join(map(str, [self.weight, *left]))
+        onward = f"release canary {project} {tag} -s {stack} --steps {steps}{self._options()}"
         return [
             f"{project} {tag} keeps its {self.weight}% of the requests",
             f"to go on: {onward}",
             f"to end it: release abort {project} -s {stack}",
         ]
+
+    def _options(self) -> str:
+        """Return the options with which it was begun, as far as they are not the usual ones."""
+        rule, usual = self.steps.rule, Rule()
+        told = {
+            "--header": self.wish.header or "",
+            "--pause": f"{self.steps.pause:g}s" if self.steps.pause != PAUSE_SECONDS else "",
+            "--max-error-rate": f"{100 * rule.max_error_rate:g}%"
+            if rule.max_error_rate != usual.max_error_rate
+            else "",
+            "--max-p99": f"{rule.max_p99:g}s" if rule.max_p99 else "",
+            "--min-requests": f"{rule.min_requests}" if rule.min_requests != usual.min_requests else "",
+        }
+        return "".join(f" {option} {value}" for option, value in told.items() if value)
 
     def _answer(self, outcome: Outcome, code: int, reason: str, made: Made | None = None) -> int:
         stack, tag = self.session.program.stack, self.wish.tag

@@ -228,7 +228,8 @@ def _at_once(_: str) -> bool:
 def _cancel(session: Session, pulumi: Pulumi, *, force: bool) -> None:
     folder = pulumi.lock_folder
     found = locks.locks_in(folder) if folder else []
-    host = locks.this_host(lock.pid for lock in found)
+    # Who gives this command knows whose lock it is.
+    host = locks.this_host((lock.pid for lock in found), sure=True)
     earlier = [lock for lock in found if lock.host == host.name and lock.since < host.booted]
     alive = [
         lock for lock in found if lock.host == host.name and lock not in earlier and not locks.is_stale(lock, host)

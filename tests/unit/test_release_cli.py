@@ -2,7 +2,9 @@
 
 import json
 import os
+import pwd
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -408,6 +410,22 @@ def test_a_promoted_canary_is_what_the_record_says(canary_stack: FakeStack) -> N
     assert written["words"][4:6] == [f'package-platform:tags["{PROJECT}"]', "2"]
 
 
+def test_only_the_canary_that_was_seen_is_promoted(canary_stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = with_canary(record("1"))
+    other = Slot(release=Release(tag="3", digest="sha256:3"), revision="r3")
+    seen = [ran, ran.model_copy(update={"slots": {**ran.slots, "canary": other}})]
+
+    def cluster(_: object) -> Cluster:
+        canary_stack.record = seen.pop(0) if len(seen) > 1 else seen[0]
+        return canary_stack.cluster
+
+    monkeypatch.setattr(release.commands.Session, "cluster", cluster)
+    assert "it was 2, and is 3; to promote that, run the same command again" in refusal(
+        canary_stack, "promote", PROJECT
+    )
+    assert canary_stack.calls() == []
+
+
 def test_a_canary_whose_image_is_another_by_now_is_not_promoted(
     canary_stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,9 +516,13 @@ def test_what_belongs_to_another_stack_is_no_business_of_this_one(shared: FakeSt
         assert str(result.exception) == "packet does not belong to the stack test: see package-platform:projects there"
 
 
-@pytest.mark.parametrize("content", ["kind: [\n", "kind: backend\nport: http\n"], ids=["does not parse", "bad field"])
+@pytest.mark.parametrize(
+    "content",
+    ["kind: [\n", "kind: backend\nport: http\n", "kind: backend # 后端\n"],
+    ids=["does not parse", "bad field", "GBK"],
+)
 def test_status_tells_of_a_bad_project_file_beside_all_others(shared: FakeStack, content: str) -> None:
-    (shared.program.folder / "projects" / "packet.yaml").write_text(content)
+    (shared.program.folder / "projects" / "packet.yaml").write_text(content, encoding="gbk")
     result = run(shared, "status", "--json")
     assert result.exit_code == 0, result.output
     good, bad = sorted(json.loads(result.stdout)["projects"], key=lambda each: bool(each["problems"]))
@@ -509,6 +531,32 @@ def test_status_tells_of_a_bad_project_file_beside_all_others(shared: FakeStack,
     assert "projects/packet.yaml:" in bad["problems"][-1]
     assert f"packet: {bad['problems'][-1]}" in run(shared, "status").output
     assert isinstance(run(shared, "status", "packet").exception, RefusedError)
+
+
+def test_who_runs_it_is_told_by_jenkins_or_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BUILD_USER_ID", raising=False)
+    monkeypatch.setattr(socket, "gethostname", lambda: "agent")
+    assert release.commands.who_runs() == f"{pwd.getpwuid(os.getuid()).pw_name}@agent"
+    monkeypatch.setattr(os, "getuid", lambda: 987654321)  # as in a container that has no such user
+    assert release.commands.who_runs() == "uid 987654321@agent"
+    monkeypatch.setenv("BUILD_USER_ID", "li")
+    assert release.commands.who_runs() == "li"
+
+
+def test_what_pulumi_prints_is_read_whatever_the_locale(shared: FakeStack) -> None:
+    shared.order({"output": '[{"message": "修复了"}]'})
+    code = (
+        "import sys; from pathlib import Path; from release.inputs import Program; from release.pulumi import Pulumi\n"
+        "sys.stdout.reconfigure(encoding='utf-8')\n"
+        "print(Pulumi(Program(Path(sys.argv[1]), 'test')).history(1)[0]['message'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code, str(shared.program.folder)],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.stdout.decode().strip() == "修复了", ran.stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,9 @@ def host(name: str = "agent-1", booted: datetime = BOOTED, **processes: datetime
         (host(p4711=TAKEN + timedelta(minutes=5)), True),
         (host("agent-2"), False),
         (host(booted=TAKEN + timedelta(minutes=1)), False),
+        (Host("agent-1", BOOTED, {}, sure=False), False),
     ],
-    ids=["gone", "works", "another process has its number", "another host", "another boot"],
+    ids=["gone", "works", "another process has its number", "another host", "another boot", "perhaps another place"],
 )
 def test_only_a_lock_whose_holder_is_surely_gone_is_stale(there: Host, *, stale: bool) -> None:
     assert is_stale(LOCK, there) is stale
@@ -114,6 +115,13 @@ def test_a_creation_that_was_cut_off_is_taken_over_or_forgotten() -> None:
     forgotten = completed(state, [])["deployment"]
     assert forgotten["resources"] == [{"urn": "urn:1"}]
     assert forgotten["pending_operations"] == [updating]
+
+
+def test_what_is_begun_in_a_cloud_is_left_to_pulumi() -> None:
+    pool = {"type": "creating", "resource": {"urn": "urn:pulumi:prod::p::alicloud:cs/nodePool:NodePool::pool"}}
+    assert [str(each) for each in pending(checkpoint(pool, OPERATION))] == ["creating Deployment x-green"]
+    state = {"version": 3, "deployment": {"resources": [], "pending_operations": [pool, OPERATION]}}
+    assert completed(state, [])["deployment"]["pending_operations"] == [pool]
 
 
 def test_what_was_changed_or_made_is_read_anew() -> None:

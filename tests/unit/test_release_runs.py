@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,18 +18,31 @@ from typing import Any
 
 import pytest
 
-from model.plan import CanaryWish
+import release.lock
 from model.release import Release, Slot
+from release import hold
 from release.change import Changed, Changer, Options, Wish, recorded_canary
 from release.cluster import Cluster
 from release.commands import exit_code
-from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, LockedError, RefusedError
+from release.errors import (
+    BROKEN,
+    DONE,
+    FAILED,
+    REFUSED,
+    InterruptedRunError,
+    LockedError,
+    RefusedError,
+    UnexpectedError,
+)
 from release.hold import held
-from release.pulumi import MARK_VARIABLE, Command, Pulumi, end_leftovers
+from release.pulumi import MARK_VARIABLE, Command, Pulumi, Run, end_leftovers
 from release.screen import Screen
-from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
+from release.signals import Signals
+from release.watch import Watch
+from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STACK_FILE, STEP, FakeStack, deployment, pod, record
 
 DEADLINE_SECONDS = 30.0
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -63,14 +77,22 @@ def test_the_program_is_told_which_pods_are_there_and_what_they_mount(changer: C
 
 
 def test_a_canary_that_runs_is_not_asked_of_the_registry(stack: FakeStack) -> None:
-    wished = stack.application("1").model_copy(update={"canary": CanaryWish(tag="2", weight=10)})
     canary = Slot(release=Release(tag="2", digest="sha256:2"), revision="r2")
     running = record("1").model_copy(update={"slots": {**record("1").slots, "canary": canary}})
-    assert recorded_canary(wished, running) == canary.release
-    assert recorded_canary(wished, record("1")) is None
-    assert recorded_canary(stack.application("1"), running) is None
-    other = wished.model_copy(update={"canary": CanaryWish(tag="3")})
-    assert recorded_canary(other, running) is None
+    assert recorded_canary("2", running) == canary.release
+    assert recorded_canary("2", record("1")) is None
+    assert recorded_canary("", running) is None
+    assert recorded_canary("3", running) is None
+    # As the stack file says it, for a release of the project beside which it runs.
+    wishes = f'  package-platform:canaries:\n    {PROJECT}: {{tag: "2", weight: 10}}\n'
+    stack.program.stack_file.write_text(STACK_FILE + wishes)
+    stack.record = running
+    beside = deployment("2")
+    stack.deployments.append({**beside, "metadata": {**beside["metadata"], "name": f"{NAME}-canary"}})
+    stack.order({"events": [BEGUN, STEP]})
+    changer = Changer(stack.program, stack.cluster, Screen(out=io.StringIO(), err=io.StringIO()), Options("release"))
+    deployed(changer, stack, "3")
+    assert stack.calls()[0]["instruction"]["digests"] == {"tags": "sha256:3", "canaries": "sha256:2"}
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -242,6 +264,30 @@ def test_a_lock_that_pulumi_tells_of_is_waited_for(changer: Changer, stack: Fake
 def test_a_lock_of_a_process_that_is_gone_is_cleared(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
     file = lock(stack, ended_pid())
     assert exit_code(deployed(changer, stack)) == DONE
+    assert not file.exists()
+    assert "is cleared: that process is gone" in told.getvalue()
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost.localdomain", "agent"])
+def test_where_another_may_have_this_name_only_a_run_that_was_cut_off_here_explains_a_lock(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    if name == "agent":  # a container with the host's name and pids of its own
+        (tmp_path / "pid").symlink_to("pid:[4026532222]")
+        monkeypatch.setattr(release.lock, "_PID_NAMESPACE", str(tmp_path / "pid"))
+    file = lock(stack, ended_pid(), name)
+    screen = Screen(out=io.StringIO(), err=told)
+    stack.order({"events": [BEGUN, STEP]})
+    with pytest.raises(LockedError, match="release unlock -s test"):
+        deployed(Changer(stack.program, stack.cluster, screen, Options("x", lock_seconds=0.5)), stack)
+    assert file.exists()
+    cut_off = "from release.hold import held\nimport os\nwith held(%r, 'x', bool):\n    os._exit(9)\n"
+    code = cut_off % Pulumi(stack.program).key
+    folder = f"import release.hold as hold, pathlib\nhold.FOLDER = pathlib.Path({str(hold.FOLDER)!r})\n"
+    assert subprocess.run([sys.executable, "-c", folder + code], cwd=ROOT, check=False).returncode == 9
+    changed = deployed(Changer(stack.program, stack.cluster, screen, Options("x", lock_seconds=30.0)), stack)
+    assert exit_code(changed) == DONE
     assert not file.exists()
     assert "is cleared: that process is gone" in told.getvalue()
 
@@ -466,6 +512,59 @@ def test_a_pulumi_that_does_not_listen_is_killed(stack: FakeStack) -> None:
         assert run.wait(DEADLINE_SECONDS)
         assert run.code == 128 + signal.SIGKILL
     assert marked(stack) == []
+
+
+def test_what_nobody_thought_of_stops_pulumi_and_says_that_nothing_is_put_back(
+    changer: Changer, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(Watch, "step", broken)
+    interrupted: list[Run] = []
+    interrupt = Run.interrupt
+
+    def noted(run: Run) -> None:
+        interrupted.append(run)
+        interrupt(run)
+
+    monkeypatch.setattr(Run, "interrupt", noted)
+    stack.order({"events": [BEGUN, STEP], "hangs": True})
+    with pytest.raises(UnexpectedError, match="ZeroDivisionError: a fault") as caught:
+        deployed(changer, stack)
+    assert caught.value.code == BROKEN
+    assert "nothing is put back: run the same command again, or `release deploy" in caught.value.lines[-1]
+    assert len(interrupted) == 1
+    assert marked(stack) == []
+
+
+def test_an_output_that_nobody_reads_any_longer_ends_nothing(stack: FakeStack) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        screen = Screen(out=gone, err=gone)
+        stack.order({"events": [BEGUN, STEP]})
+        changed = deployed(Changer(stack.program, stack.cluster, screen, Options("x", lock_seconds=30.0)), stack)
+        screen.result(["done"], {})
+    assert exit_code(changed) == DONE
+
+
+def test_who_is_run_by_nohup_is_not_ended_by_the_end_of_the_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals = Signals()
+        with signals.noted():
+            os.kill(os.getpid(), signal.SIGHUP)
+            signals.check("nothing")
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with signals.noted():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(InterruptedRunError) as caught:
+                signals.check("nothing")
+        assert caught.value.code == 129
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_two_jobs_with_different_tmpdir_exclude_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

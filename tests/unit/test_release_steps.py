@@ -215,7 +215,9 @@ def test_what_another_command_has_moved_meanwhile_is_left_alone(stack: FakeStack
     result = run(stack)
     assert result.exit_code == BROKEN, result.output
     said = answer(result)
-    assert (said["outcome"], said["weight"], said["live"], len(said["windows"])) == ("failed", None, None, 1)
+    assert (said["outcome"], said["weight"], said["live"]) == ("failed", None, None)
+    # The third question may be the end of one window or the begin of the next.
+    assert len(said["windows"]) in {1, 2}
     assert "another command has changed SJZY.Package.Api since the canary had 10%" in said["reason"]
     assert released(stack) == [{"tag": "2", "weight": 10}]
 
@@ -246,17 +248,18 @@ def test_an_interruption_leaves_the_weight_and_says_how_to_go_on(stack: FakeStac
     thread = threading.Thread(target=interrupt)
     thread.start()
     before = signal.getsignal(number)
-    result = run(stack, "--pause=60s")
+    result = run(stack, "--pause=61s", "--max-p99=500ms", "--min-requests=5", "--header=X-Try")
     done.set()
     thread.join()
     assert isinstance(result.exception, InterruptedRunError), result.output
     assert result.exception.code == 128 + number
+    told = "--header X-Try --pause 61s --max-p99 0.5s --min-requests 5"
     assert result.exception.lines[1:] == (
         f"{PROJECT} 2 keeps its 10% of the requests",
-        f"to go on: release canary {PROJECT} 2 -s test --steps 10,50,100",
+        f"to go on: release canary {PROJECT} 2 -s test --steps 10,50,100 {told}",
         f"to end it: release abort {PROJECT} -s test",
     )
-    assert released(stack) == [{"tag": "2", "weight": 10}]
+    assert released(stack) == [{"tag": "2", "weight": 10, "header": "X-Try"}]
     assert signal.getsignal(number) == before
 
 
