@@ -27,7 +27,7 @@ def variables(instance: Instance) -> dict[str, str]:
 
 def path_entries(instance: Instance) -> list[str]:
     """Return what the commands need first on PATH. Pure."""
-    return [str(instance.binaries), str(instance.root / ".venv" / "bin")]
+    return [str(instance.binaries), str(instance.root / ".venv" / "bin"), str(instance.root / "bin")]
 
 
 def script(instance: Instance) -> str:

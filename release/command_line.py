@@ -526,7 +526,7 @@ def main() -> None:
             # A locale without a character makes no failure of what was done.
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="release")
     except ReleaseError as error:
         _end(error)
     except SystemExit as ended:
