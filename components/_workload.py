@@ -205,7 +205,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
         deleting = max(_DELETE_SECONDS, project.shutdown.grace_seconds + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
-        if slot.autoscaler and not plan.starting:
+        if project.autoscaling and plan.name != "canary" and plan.change != "park" and not plan.starting:
             # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(

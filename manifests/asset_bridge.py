@@ -42,6 +42,10 @@ http {
     client_max_body_size 0;
     proxy_http_version 1.1;
     proxy_request_buffering off;
+    # Event streams pass at once, and no large answer to a slow reader goes to the node's disk.
+    proxy_buffering off;
+    proxy_buffer_size 32k;
+    proxy_buffers 4 32k;
     proxy_read_timeout 3600s;
     proxy_send_timeout 3600s;
     proxy_set_header Host $$http_host;

@@ -103,14 +103,20 @@ def _alb(environment: Environment, ingress: AlbIngress) -> HaIngressManifests:
 
 def _alb_config(environment: Environment, ingress: AlbIngress) -> Manifest:
     switches = [{"vSwitchId": switch} for switch in ingress.v_switches]
-    timeouts = {"idleTimeout": ingress.idle_seconds, "requestTimeout": ingress.request_seconds}
-    listeners: list[Manifest] = [{"port": HTTP_PORT, "protocol": "HTTP", **timeouts}]
+    own: Manifest = {
+        "idleTimeout": ingress.idle_seconds,
+        "requestTimeout": ingress.request_seconds,
+        # Off unless asked for; the proxies on VMs send both. Without them an application takes the ALB for its client,
+        # and https for http. https://github.com/alibaba/alibaba-load-balancer-controller/blob/main/docs/usage.md
+        "xForwardedForConfig": {"XForwardedForEnabled": True, "XForwardedForProtoEnabled": True},
+    }
+    listeners: list[Manifest] = [{"port": HTTP_PORT, "protocol": "HTTP", **own}]
     if ingress.certificate_ids:
         certificates = [
             {"CertificateId": identifier, "IsDefault": index == 0}
             for index, identifier in enumerate(ingress.certificate_ids)
         ]
-        listeners.append({"port": HTTPS_PORT, "protocol": "HTTPS", "certificates": certificates, **timeouts})
+        listeners.append({"port": HTTPS_PORT, "protocol": "HTTPS", "certificates": certificates, **own})
     return {
         "apiVersion": "alibabacloud.com/v1",
         "kind": "AlbConfig",

@@ -18,6 +18,7 @@ HEALTH_HOST = "health.package-platform.internal"
 """The host name of the proxy's health answer; it resolves nowhere."""
 COMPONENT = "keepalived"
 _HIGHEST_PRIORITY = 150
+_PRIORITIES = 100
 _ADVERT_SECONDS = "0.2"
 """Without an advert for three times this and a little, another node takes over: 0.6 to 0.7 s."""
 _PREEMPT_DELAY_SECONDS = 30
@@ -128,6 +129,14 @@ age=$(( $({BUSYBOX} date +%s) - $({BUSYBOX} stat -c %Y {CHECK_FOLDER}/proxy) ))
 [ "$age" -lt 10 ]
 """
 
+# The process that speaks VRRP sleeps and wakes several times a second, for its adverts or those of others. One that is
+# stopped, stuck or running in circles does not, and keeps its addresses while another node takes them over.
+_GOES_ON = f"""\
+now=$({BUSYBOX} grep ^voluntary_ctxt_switches /proc/$({BUSYBOX} cat /run/keepalived/vrrp.pid)/status)
+[ -n "$now" ] && [ "$now" != "$({BUSYBOX} cat /run/keepalived/wakes 2>/dev/null)" ] || exit 1
+echo "$now" > /run/keepalived/wakes
+"""
+
 _HAS_IPVS = """\
 if [ ! -e /proc/net/ip_vs ]; then
   echo "ingress.ha.lvs needs IPVS, which the kernel of $NODE_NAME lacks: load the module ip_vs there, or remove lvs" >&2
@@ -151,7 +160,9 @@ def configuration(ingress: VipIngress) -> str:
 def _instance(ingress: VipIngress, index: int, vip: Vip) -> str:
     first = index % len(ingress.nodes)
     order = [*ingress.nodes[first:], *ingress.nodes[:first]]
-    priorities = {node.name: _HIGHEST_PRIORITY - place for place, node in enumerate(order)}
+    # Far apart: a backup waits the longer the lower its priority is, and must hear the one before it meanwhile.
+    step = max(1, _PRIORITIES // len(order))
+    priorities = {node.name: _HIGHEST_PRIORITY - step * place for place, node in enumerate(order)}
     return Template(_INSTANCE).substitute(
         id=vip.router_id,
         address=vip.address,
@@ -312,11 +323,13 @@ def _keepalived_container(image: str, ingress: VipIngress) -> Manifest:
         },
         # The parent restarts what it can; this is for a program that neither works nor ends.
         "livenessProbe": {
-            "exec": {"command": [BUSYBOX, "sh", "-c", f"{BUSYBOX} kill -0 $({BUSYBOX} cat /run/keepalived/vrrp.pid)"]},
+            "exec": {"command": [BUSYBOX, "sh", "-c", _GOES_ON]},
             "initialDelaySeconds": 3,
             "periodSeconds": 5,
             "failureThreshold": 3,
             "timeoutSeconds": 5,
+            # It hands nothing over any more.
+            "terminationGracePeriodSeconds": 2,
         },
         # A rolling update goes on to the next node only when this one could take an address.
         "readinessProbe": {

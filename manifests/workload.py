@@ -104,7 +104,7 @@ def workload(application: Application, environment: Environment, target: Plan, r
             for slot in _slots_with_services(application, environment, target)
         ),
         migration=_migration(application, environment, target, render),
-        slots=tuple(_slot(application, environment, slot, render) for slot in target.slots),
+        slots=tuple(_slot(application, environment, target, slot, render) for slot in target.slots),
         service=service(application, environment, target),
         ingress=ingress(application, environment, target),
         canary_ingress=canary_ingress(application, environment, target),
@@ -121,16 +121,28 @@ def _migration(application: Application, environment: Environment, target: Plan,
     return migration_job(migrating, environment, note, container, pod)
 
 
-def _slot(application: Application, environment: Environment, target: SlotPlan, render: Container) -> SlotWorkload:
-    running = application.in_slot(target.content)
-    scaled = target.name != "canary" and target.change != "park"
-    autoscaling = application.project.autoscaling if scaled else None
+def _slot(
+    application: Application, environment: Environment, target: Plan, slot: SlotPlan, render: Container
+) -> SlotWorkload:
+    running = application.in_slot(slot.content)
+    autoscaling = application.project.autoscaling if _is_scaled(target, slot) else None
     return SlotWorkload(
-        plan=target,
-        deployment=deployment(running, environment, target, render(running)),
-        disruption_budget=disruption_budget(running, environment, target.name),
-        autoscaler=autoscaler(running, environment, target.name, autoscaling) if autoscaling else None,
+        plan=slot,
+        deployment=deployment(running, environment, slot, render(running)),
+        disruption_budget=disruption_budget(running, environment, slot.name),
+        autoscaler=autoscaler(running, environment, slot.name, autoscaling) if autoscaling else None,
     )
+
+
+def _is_scaled(target: Plan, slot: SlotPlan) -> bool:
+    """Tell whether a slot has an autoscaler: the live one, and its other half with ``after: both``.
+
+    One that goes by the load of pods without traffic would take a warm slot down to its least number, also in the
+    middle of a release back to it: the traffic would then move onto too few pods.
+    """
+    if slot.name == "canary" or slot.change == "park":
+        return False
+    return slot.name == target.record.live or slot.content.revision == target.live.content.revision
 
 
 def planned(application: Application, environment: Environment, render: Container, now: str = "") -> Plan:

@@ -84,11 +84,11 @@ class Ingress:
         (node,) = self.holders(address)
         return node
 
-    def kill(self, node: Machine, program: str) -> None:
-        """End all processes of a program inside a node at once."""
+    def kill(self, node: Machine, program: str, signal: str = "KILL") -> None:
+        """Send all processes of a program inside a node a signal at once: to end them, or to stop them."""
         numbers = self.on(node, "sh", "-c", PROCESSES, "sh", program).split()
         assert numbers, f"no {program} runs on {node.name}"
-        self.on(node, "sh", "-c", 'kill -9 "$@" 2>/dev/null || true', "sh", *numbers)
+        self.on(node, "sh", "-c", f'kill -{signal} "$@" 2>/dev/null || true', "sh", *numbers)
 
     def pod(self, node: Machine, name: str) -> str:
         """Return the name of a part's pod on a node."""

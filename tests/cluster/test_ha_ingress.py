@@ -66,6 +66,25 @@ def test_a_killed_keepalived(ingress: Ingress, tmp_path: Path) -> None:
     ingress.settle()
 
 
+def test_a_keepalived_that_hangs_is_ended_and_its_address_goes(ingress: Ingress, tmp_path: Path) -> None:
+    before = ingress.holder()
+    pod = ingress.pod(before, "keepalived")
+    restarts = "--output=jsonpath={.status.containerStatuses[?(@.name=='keepalived')].restartCount}"
+    count = int(ingress.cluster.kubectl("get", NAMESPACE, pod, restarts))
+
+    def hangs() -> None:
+        ingress.kill(before, "keepalived", "STOP")
+        deadline = time.monotonic() + HEAL_SECONDS
+        while int(ingress.cluster.kubectl("get", NAMESPACE, pod, restarts)) == count:
+            assert time.monotonic() < deadline, "nobody ends it"
+            time.sleep(0.5)
+
+    results = ingress.under_load(tmp_path, hangs, 10).all
+    assert len(results.failed) <= MOST_LOST, results.summary()
+    assert_over(results)
+    ingress.settle()
+
+
 @pytest.mark.soak
 def test_a_power_cut_of_the_holder_and_power_on(ingress: Ingress, tmp_path: Path) -> None:
     cut_and_on(ingress, tmp_path, ingress.holder())

@@ -60,9 +60,27 @@ def replicas(workload: Workload) -> dict[str, int]:
 def test_a_colour_starts_with_what_carries_the_load(pods: dict[str, int], expected: int) -> None:
     workload = rendered(ran(("blue", "1")), pods)
     assert replicas(workload)["green"] == expected
-    assert {slot.plan.name for slot in workload.slots if slot.autoscaler} == {"blue", "green"}
-    scaled = [slot.autoscaler["spec"]["scaleTargetRef"]["name"] for slot in workload.slots if slot.autoscaler]
-    assert scaled == ["x-green", "x-blue"]
+    assert scaled(workload) == ["x-green"]
+
+
+def scaled(workload: Workload) -> list[str]:
+    return [slot.autoscaler["spec"]["scaleTargetRef"]["name"] for slot in workload.slots if slot.autoscaler]
+
+
+def test_a_warm_colour_has_no_autoscaler_that_would_shrink_it_while_the_traffic_comes_back() -> None:
+    """It goes by the load of the last five minutes, in which there was none."""
+    first = rendered(ran(("blue", "1")), {"x-blue": 6})
+    (green, blue) = (slot.plan.content for slot in first.slots)
+    record = Record(live="blue", slots={"green": green, "blue": blue}, history=(blue.release,))
+    back = rendered(record, {"x-blue": 6, "x-green": 6})
+    assert {slot.plan.name: slot.plan.change for slot in back.slots} == {"green": "declare", "blue": "keep"}
+    assert replicas(back)["green"] == 6
+    assert scaled(back) == ["x-green"]
+
+
+def test_both_halves_of_a_pair_have_an_autoscaler() -> None:
+    pair = rendered(ran(("blue", "1")), {"x-blue": 6}, blueGreen={"after": "both"})
+    assert scaled(pair) == ["x-green", "x-blue"]
 
 
 def test_a_change_of_strategy_starts_with_what_carries_the_load() -> None:
