@@ -64,7 +64,8 @@ def checkout(  # noqa: PLR0913 - the options of a command
         if file.config:
             url = f"{gitea.url}/{gitea.owner}/{gitea.config_repository}.git"
             revision = _at(Checkout(workspace / CONFIG, url, variables), gitea.branch, config_revision)
-    state.save(workspace, state.Build(project=project, commit=found, config_revision=revision))
+    named = bool(revision and config_revision)
+    state.save(workspace, state.Build(project=project, commit=found, config_revision=revision, config_named=named))
     typer.echo(f"{project} is at {found}" + (f", its configuration at {revision}" if revision else ""))
 
 

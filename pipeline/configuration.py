@@ -55,18 +55,22 @@ def config(
     release.hand_over(checkout, program, stack, revision)
     repository = ConfigRepository(checkout.folder)
     environment = str((plain_mapping(program.stack(stack).get("environment")) or {}).get("name", stack))
-    concerned: list[tuple[str, str]] = []
+    held = release.pinned(program, stack)
+    changed: list[tuple[str, str]] = []
     for live in release.status(program, stack):
         name, tag, runs = str(live["project"]), live["deployed"], live["config"]
         wanted = files[name].config if name in files else None
         if wanted and tag and _differs(_Reader(repository, environment, name, wanted), str(runs or ""), revision):
-            concerned.append((name, str(tag)))
-    if not concerned:
+            changed.append((name, str(tag)))
+    if not changed:
         typer.echo(f"{revision[:12]} changes no project's configuration in {stack}: nothing is released")
+    for name in (name for name, _ in changed if name in held):
+        typer.echo(f"{name} stays at {held[name]}, as Pulumi.{stack}.yaml says")
+    concerned = [(name, tag) for name, tag in changed if name not in held]
     failed: dict[str, int] = {}
     for name, tag in concerned:
         typer.echo(f"{revision[:12]} changes the configuration of {name}")
-        code = release.deploy(program, stack, name, tag, revision)
+        code = release.deploy(program, stack, name, tag, revision, or_newer=True)
         if code:
             failed[name] = code
     if failed:

@@ -51,4 +51,7 @@ def deploy(  # noqa: PLR0913 - options of a command line
         raise RefusedError(f"{project} is not pushed yet: run `python -m pipeline push {project}` first")
     if done.config_revision:
         release.hand_over(Checkout(workspace / CONFIG, "config", {}), program, stack, done.config_revision)
-    raise typer.Exit(release.deploy(program, stack, project, done.tag, done.config_revision))
+    # What the stack file says is to stay; `release deploy` reads that itself.
+    revision = None if project in release.pinned(program, stack) else done.config_revision
+    code = release.deploy(program, stack, project, done.tag, revision, or_newer=not done.config_named)
+    raise typer.Exit(code)

@@ -32,7 +32,9 @@ class ReleaseFailedError(PipelineError):
         self.code = code
 
 
-def deploy(program: Program, stack: str, project: str, tag: str, revision: str | None) -> int:
+def deploy(  # noqa: PLR0913 - what a release is told
+    program: Program, stack: str, project: str, tag: str, revision: str | None, *, or_newer: bool = False
+) -> int:
     """Release a tag, and return the exit code.
 
     Args:
@@ -42,12 +44,24 @@ def deploy(program: Program, stack: str, project: str, tag: str, revision: str |
         tag: Of its image.
         revision: Commit of the config repository; None for a project without configuration, and for the one that
             ``release deploy`` finds.
+        or_newer: Whether a newer one stays that runs by then: another job may have released it since this one began.
     """
-    config = ["--config-rev", revision] if revision else []
+    config = ["--config-rev", revision, *(["--or-newer"] if or_newer else [])] if revision else []
     sys.stdout.flush()
     # The message is $BUILD_URL, which the command reads itself.
     line = [*COMMAND, "deploy", project, tag, "--stack", stack, "--cwd", str(program.folder.resolve()), *config]
     return subprocess.run(line, env=_variables(), stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def pinned(program: Program, stack: str) -> Mapping[str, str]:
+    """Return the projects that a stack file holds at a commit of the config repository → that commit.
+
+    Args:
+        program: Whose stack it is.
+        stack: Its name.
+    """
+    told = plain_mapping(program.stack(stack).get("configRevisions")) or {}
+    return {name: str(revision) for name, revision in told.items()}
 
 
 def status(program: Program, stack: str) -> list[Mapping[str, Any]]:

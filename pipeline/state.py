@@ -21,6 +21,8 @@ class Build(Frozen):
     """Commit of the project that is built, whole."""
     config_revision: Commit | None = None
     """Commit of the config repository that belongs to it, whole; None where the project has no ``config``."""
+    config_named: bool = False
+    """Whether somebody named that commit: then it is released also where a newer one runs."""
     image: str | None = None
     """OCI image layout below the work folder, once it is built."""
     base: str | None = None

@@ -196,6 +196,10 @@ ConfigRevision = Annotated[
         show_default=False,
     ),
 ]
+OrNewer = Annotated[
+    bool,
+    typer.Option("--or-newer", help="With --config-rev: keep the configuration that runs where that is newer."),
+]
 UnschedulableAfter = Annotated[
     float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
 ]
@@ -238,11 +242,13 @@ def _not_with(context: typer.Context, why: str, **options: str) -> None:
 
 @app.command(help=DEPLOY)
 def deploy(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     project: Project,
     tag: Tag,
     stack: Stack,
     *,
     config_revision: ConfigRevision = "",
+    or_newer: OrNewer = False,
     message: Message = "",
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
@@ -254,6 +260,8 @@ def deploy(  # noqa: PLR0913 - the options of a command
     config_file: ConfigFile = None,
 ) -> None:
     """Release a tag."""
+    if not config_revision:
+        _not_with(context, "than what? say --config-rev", or_newer="--or-newer")
     session = _changing(
         stack,
         cwd,
@@ -265,7 +273,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
         limits=Limits(unschedulable=unschedulable, unready=unready),
     )
     leave = Leave.of_terminal(given=past_migration)
-    raise typer.Exit(commands.deploy(session, project, tag, leave, config_revision))
+    raise typer.Exit(commands.deploy(session, project, tag, leave, config_revision, or_newer=or_newer))
 
 
 @app.command(help=ROLLBACK)

@@ -18,7 +18,7 @@ from registry import ImageMissingError, Registry, RegistryError
 from release import history as past
 from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster, ClusterError
-from release.config import deploys, not_older, short, with_config
+from release.config import deploys, newer, not_older, short, with_config
 from release.diagnosis import ready_text
 from release.drift import drifted_slots
 from release.errors import (
@@ -94,7 +94,9 @@ class Order:
     tag: str
 
 
-def deploy(session: Session, project: str, tag: str, leave: Leave, config_revision: str = "") -> int:
+def deploy(  # noqa: PLR0913 - the options of a command
+    session: Session, project: str, tag: str, leave: Leave, config_revision: str = "", *, or_newer: bool = False
+) -> int:
     """Release a tag of a project; returns the exit code.
 
     Args:
@@ -104,19 +106,28 @@ def deploy(session: Session, project: str, tag: str, leave: Leave, config_revisi
         leave: To go back past a migration, if it is an earlier one.
         config_revision: Commit of the config repository; empty for the one in the stack file, or what is checked out.
             One that is named may be older than what runs.
+        or_newer: Whether the configuration that runs stays where it is newer than the named one.
     """
     program = session.program
     application = pinned(with_config(program, program.application(project, tag), config_revision))
     with closing(session.cluster()) as cluster:
         given = leave.asked(project, cluster.record(application.name), application.release)
-    current = not_older(program, application)
+    current, of_now = not_older(program, application), newer(program, application)
 
-    def checked(record: Record | None) -> None:
+    def target(record: Record | None) -> Release | None:
         given.check(project, record, application.release)
         if not config_revision:
             current(record)
+        stays = of_now(record) if or_newer else None
+        if stays is None:
+            return None
+        session.screen.line(
+            f"{project} keeps the configuration of {short(stays.revision)}, which runs and is newer than "
+            f"{short(config_revision)}"
+        )
+        return application.release.model_copy(update={"config": stays})
 
-    return change(session, application, "deploy", Wish("release", checked))
+    return change(session, application, "deploy", Wish("release", target))
 
 
 def rollback(session: Session, project: str, tag: str, steps: int, leave: Leave) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from config_repository import ConfigRepository, ConfigRepositoryError, goes_back, read
 from model.configuration import Content
 from model.problems import SettingsError
-from model.release import Record, Release
+from model.release import ConfigRef, Record, Release
 from model.stack import Application
 from release.errors import RefusedError
 from release.inputs import CONFIG_PATH, CONFIG_REVISIONS, Program
@@ -61,6 +61,26 @@ def not_older(program: Program, application: Application) -> Callable[[Record | 
             )
 
     return check
+
+
+def newer(program: Program, application: Application) -> Callable[[Record | None], ConfigRef | None]:
+    """Return what tells the configuration that runs where it is newer than the wanted one; None where it is not.
+
+    Args:
+        program: The stack.
+        application: The project, with its configuration.
+    """
+
+    def of(record: Record | None) -> ConfigRef | None:
+        runs = record.release.config if record else None
+        if application.config is None or runs is None or application.config == runs:
+            return None
+        try:
+            return runs if goes_back(_repository(program), Content(ref=application.config), runs) else None
+        except ConfigRepositoryError as error:
+            raise RefusedError(str(error)) from None
+
+    return of
 
 
 def wanted_revisions(program: Program, application: Application) -> Mapping[str, Any]:

@@ -566,19 +566,27 @@ def config_repository(program: Path, files: dict[str, str]) -> Repository:
     return made
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 4])
+@pytest.mark.parametrize(
+    ("code", "named", "held"), [(0, False, False), (1, False, False), (3, True, False), (4, False, True)]
+)
 def test_deploy_releases_tag_and_configuration_and_hands_on_the_exit_code(
-    program: Path, commands: Path, code: int
+    program: Path, commands: Path, code: int, *, named: bool, held: bool
 ) -> None:
+    """Nothing older than what another job has released meanwhile, unless somebody named it; what is held stays."""
     work = program.parent / "work"
     made = config_repository(program, {"common/a.json": "{}"})
     revision = made.git("rev-parse", "HEAD")
-    done = state.load(work, API).model_copy(update={"tag": "2026-11-25-09-07", "config_revision": revision})
+    told = {"tag": "2026-11-25-09-07", "config_revision": revision, "config_named": named}
+    done = state.load(work, API).model_copy(update=told)
+    if held:
+        file = program / "Pulumi.test.yaml"
+        file.write_text(f'{file.read_text()}  package-platform:configRevisions: {{{API}: "1234567"}}\n')
     state.save(work, done)
     (commands / "code").write_text(str(code))
     answer = CliRunner().invoke(app, ["deploy", API, "-s", "test"])
     assert answer.exit_code == code
-    wanted = f"deploy {API} 2026-11-25-09-07 --stack test --cwd {program} --config-rev {revision}\n"
+    config = "" if held else f" --config-rev {revision}" + ("" if named else " --or-newer")
+    wanted = f"deploy {API} 2026-11-25-09-07 --stack test --cwd {program}{config}\n"
     assert (commands / "called").read_text() == wanted
     kept = Checkout(program.parent / "config", "config", {})
     assert kept.run("rev-parse", f"refs/pipeline/{revision}") == revision
@@ -604,8 +612,14 @@ def test_a_commit_of_configuration_is_released_where_it_changes_something(
     ]
     (commands / "status.json").write_text(json.dumps({"projects": live}))
     run("config", "-s", "test")
-    wanted = f"deploy {API} 1 --stack test --cwd {program} --config-rev {after}\n"
+    wanted = f"deploy {API} 1 --stack test --cwd {program} --config-rev {after} --or-newer\n"
     assert (commands / "called").read_text() == wanted
+    file = program / "Pulumi.test.yaml"
+    file.write_text(f'{file.read_text()}  package-platform:configRevisions: {{{API}: "{before[:9]}"}}\n')
+    (commands / "called").unlink()
+    assert f"{API} stays at {before[:9]}, as Pulumi.test.yaml says" in run("config", "-s", "test")
+    assert not (commands / "called").exists()
+    file.write_text(file.read_text().split("  package-platform:configRevisions")[0])
     (commands / "code").write_text("1")
     with pytest.raises(PipelineError, match=f"{API}: the release of {after[:12]} ended with exit code 1"):
         run("config", "-s", "test")

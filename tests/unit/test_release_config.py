@@ -107,6 +107,25 @@ def test_an_older_commit_must_be_named(stack: FakeStack, checkout: Checkout) -> 
     assert revisions(stack) == {PROJECT: older}
 
 
+def test_a_newer_commit_that_runs_stays_for_who_asks_so(stack: FakeStack, checkout: Checkout) -> None:
+    """As a job does whose build took longer than another's release of the configuration."""
+    latest, older = commits(checkout)
+    result = run(stack, "deploy", PROJECT, "2", f"--config-rev={older}", "--or-newer")
+    assert result.exit_code == 0, result.output
+    assert revisions(stack) == {PROJECT: latest}
+    assert f"keeps the configuration of {latest[:12]}, which runs and is newer than {older[:12]}" in result.output
+
+
+def test_a_newer_commit_that_is_named_is_released_with_or_newer_too(stack: FakeStack, checkout: Checkout) -> None:
+    newest = checkout.commit({FILE: "3"})
+    assert run(stack, "deploy", PROJECT, "2", f"--config-rev={newest}", "--or-newer").exit_code == 0
+    assert revisions(stack) == {PROJECT: newest}
+
+
+def test_or_newer_needs_a_commit(stack: FakeStack) -> None:
+    assert "--or-newer: than what? say --config-rev" in run(stack, "deploy", PROJECT, "2", "--or-newer").output
+
+
 def test_a_rollback_brings_back_the_commit_of_that_release(stack: FakeStack, checkout: Checkout) -> None:
     result = run(stack, "rollback", PROJECT)
     assert result.exit_code == 0, result.output
