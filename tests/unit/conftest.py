@@ -1,13 +1,17 @@
 """Fixtures of all unit tests."""
 
 import io
+import socket
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from release import hold
+from release import hold, lock
 from tests.unit.fake_stack import BEGUN, STEP, FakeStack
+
+HOST = "agent-7"
+"""Name of the machine, for the code under test."""
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +20,14 @@ def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "held"
     monkeypatch.setattr(hold, "FOLDER", folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of its own, by a name that no other has, wherever the tests run: a container of CI has neither."""
+    (tmp_path / "namespace").symlink_to("pid:[4026531836]")
+    monkeypatch.setattr(lock, "_PID_NAMESPACE", str(tmp_path / "namespace"))
+    monkeypatch.setattr(socket, "gethostname", lambda: HOST)
 
 
 @pytest.fixture

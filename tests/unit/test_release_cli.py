@@ -575,7 +575,7 @@ def test_all_that_starts_pods_is_told_how_long_to_wait(
 ) -> None:
     limits: list[Limits] = []
 
-    def done(session: release.commands.Session, *_: object) -> int:
+    def done(session: release.commands.Session, *_: object, **__: object) -> int:
         limits.append(session.options.limits)
         return 0
 
@@ -633,7 +633,7 @@ def test_a_lock_is_not_removed_under_a_release_that_runs_here(
 def test_a_lock_of_before_the_host_was_started_is_removed(stack: FakeStack) -> None:
     stack.order({})
     stack.locks.mkdir(parents=True)
-    told = {"pid": os.getpid(), "username": "ci", "hostname": os.uname().nodename, "timestamp": "2000-01-01T00:00:00Z"}
+    told = {"pid": os.getpid(), "username": "ci", "hostname": socket.gethostname(), "timestamp": "2000-01-01T00:00:00Z"}
     (stack.locks / "other.json").write_text(json.dumps(told))
     result = run(stack, "unlock")
     assert result.exit_code == 0, result.output

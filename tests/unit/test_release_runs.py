@@ -107,7 +107,7 @@ def lock(stack: FakeStack, pid: int, host: str = "") -> Path:
     content = {
         "pid": pid,
         "username": "ci",
-        "hostname": host or os.uname().nodename,
+        "hostname": host or socket.gethostname(),
         "timestamp": datetime.now(UTC).isoformat(),
     }
     stack.locks.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def test_a_lock_that_is_in_use_is_waited_for(changer: Changer, stack: FakeStack,
     file = lock(stack, os.getpid())
     threading.Timer(1.0, file.unlink).start()
     assert exit_code(deployed(changer, stack)) == DONE
-    assert f"waits for the lock of ci@{os.uname().nodename} (pid {os.getpid()}) since" in told.getvalue()
+    assert f"waits for the lock of ci@{socket.gethostname()} (pid {os.getpid()}) since" in told.getvalue()
 
 
 def test_a_lock_that_pulumi_tells_of_is_waited_for(changer: Changer, stack: FakeStack) -> None:
