@@ -12,17 +12,21 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
+import http_client
 from model.fields import plain_mapping
 
 ENDPOINT_VARIABLE = "PACKAGE_PLATFORM_REGISTRY"
 """Environment variable with the URL under which this machine reaches the registry, where that is not
-``https://<host>``; the embedded cluster sets it."""
+``https://<host>``; the embedded cluster sets it. An address in it is asked without a proxy."""
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
@@ -30,7 +34,6 @@ MANIFEST_TYPES = (
 )
 """The kinds of image that are understood, for the header ``Accept``."""
 _TIMEOUT_SECONDS = 10.0
-_TRIES = 3
 _AT_ONCE = 8
 
 
@@ -53,11 +56,12 @@ class Registry:
         """
         self._host = host
         self._url = os.environ.get(ENDPOINT_VARIABLE, f"https://{host}").rstrip("/")
-        self._client = httpx2.Client(
-            timeout=_TIMEOUT_SECONDS, transport=httpx2.HTTPTransport(retries=_TRIES), trust_env=True
-        )
         self._credentials = _docker_credentials(host)
         self._tokens: dict[str, str] = {}
+
+    @cached_property
+    def _client(self) -> httpx2.Client:
+        return http_client.client(_TIMEOUT_SECONDS, direct=addresses(os.environ.get(ENDPOINT_VARIABLE, "")))
 
     def digest(self, repository: str, tag: str) -> str:
         """Return the digest (``sha256:…``) of the image that a tag stands for.
@@ -129,10 +133,10 @@ class Registry:
             return self._client.request(method, url, headers=own, content=body, follow_redirects=follows)
 
         try:
-            response = send()
+            response = http_client.connected(send)
             if response.status_code == HTTPStatus.UNAUTHORIZED and self._is_ours(str(response.url)):
                 self._authorize(response.headers.get("WWW-Authenticate", ""), scope)
-                response = send()
+                response = http_client.connected(send)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise RegistryError(f"{self._host} can't be reached at {self._url}: {error}") from None
         return response
@@ -153,7 +157,7 @@ class Registry:
             raise RegistryError(f"{self._host} refuses and names no way to log in")
         query = {"service": fields.get("service", ""), "scope": scope}
         headers = {"Authorization": f"Basic {self._credentials}"} if self._credentials else {}
-        answer = self._client.get(fields["realm"], params=query, headers=headers)
+        answer = http_client.connected(lambda: self._client.get(fields["realm"], params=query, headers=headers))
         if answer.status_code != HTTPStatus.OK:
             raise RegistryError(
                 f"{self._host} refuses the login ({answer.status_code}): run `docker login {self._host}`"
@@ -165,6 +169,15 @@ class Registry:
                 "a login page is in front of it"
             )
         self._tokens[scope] = f"Bearer {token}"
+
+
+def addresses(url: str) -> list[str]:
+    """Return the address that a URL names, none for a name: to that, a proxy may know the way. Pure."""
+    try:
+        address = ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return []
+    return [f"[{address}]" if address.version == 6 else str(address)]  # noqa: PLR2004 - of the Internet Protocol
 
 
 def _token(answer: httpx2.Response) -> str | None:

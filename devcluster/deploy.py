@@ -32,6 +32,7 @@ PROGRAM_PARTS = (
     "language_host.py",
     "settings.py",
     "registry.py",
+    "http_client.py",
     "config_repository.py",
     "rollout.py",
     "sops.py",

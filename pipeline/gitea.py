@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import httpx2
 
+import http_client
 from model.fields import plain_mapping
 from pipeline.errors import PipelineError
 
 _TIMEOUT_SECONDS = 15.0
-_TRIES = 3
 _PAGE = 50
 
 
@@ -31,14 +31,17 @@ class Gitea:
         Args:
             url: Root of the server.
             token: Access token; sent as a header, to this server only.
+
+        Raises:
+            GiteaError: If the environment names a proxy that can't be used.
         """
         self._url = url
-        self._client = httpx2.Client(
-            base_url=f"{url}/api/v1/",
-            headers={"Authorization": f"token {token}", "Accept": "application/json"},
-            timeout=_TIMEOUT_SECONDS,
-            transport=httpx2.HTTPTransport(retries=_TRIES),
-        )
+        try:
+            self._client = http_client.client(_TIMEOUT_SECONDS)
+        except httpx2.ProxyError as error:
+            raise self._unreachable(error) from None
+        self._client.base_url = f"{url}/api/v1/"
+        self._client.headers.update({"Authorization": f"token {token}", "Accept": "application/json"})
 
     def __enter__(self) -> Self:
         return self
@@ -95,9 +98,12 @@ class Gitea:
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx2.Response:
         try:
-            return self._client.request(method, path, **content)
+            return http_client.connected(lambda: self._client.request(method, path, **content))
         except httpx2.HTTPError as error:
-            raise GiteaError(f"Gitea can't be reached at {self._url}: {error}") from None
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: httpx2.HTTPError) -> GiteaError:
+        return GiteaError(f"Gitea can't be reached at {self._url}: {error}")
 
     def _rows(self, response: httpx2.Response, about: str) -> list[Mapping[str, Any]]:
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Answer:
     status: int = 200
     body: str = ""
     kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @contextmanager
@@ -41,10 +44,12 @@ def served(answer: Callable[[Asked], Answer]) -> Generator[str]:
             self.send_response(made.status)
             self.send_header("Content-Type", made.kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in made.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
+        do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             """Say nothing."""
@@ -74,3 +79,14 @@ def always(answer: object) -> Callable[..., object]:
         return answer
 
     return method
+
+
+@contextmanager
+def proxied(answer: Callable[[Asked], Answer], monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
+    """Serve as the proxy that the environment names for all of HTTP, and yield its URL."""
+    with served(answer) as url:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            for spelled in (name, name.upper()):
+                monkeypatch.delenv(spelled, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", url)
+        yield url

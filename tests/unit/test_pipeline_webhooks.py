@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, RefusedError
 from pipeline.gitea import Gitea, GiteaError
 from pipeline.settings import Program
 from pipeline.webhooks import Wanted, branches, plan, wanted_hooks
-from tests.unit.stand_in import Answer, served
+from tests.unit.stand_in import Answer, Asked, proxied, served
 
 KEY = "k" * 32
 URL = "https://jenkins.example.com/generic-webhook-trigger/invoke"
@@ -135,6 +135,24 @@ def test_a_page_instead_of_giteas_answer_says_what_to_check(page: str) -> None:
         ),
     ):
         gitea.hooks("sjzy", "Some.Api")
+
+
+def test_gitea_is_asked_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: Asked) -> Answer:
+        asked.append(f"{request.method} {request.path} {request.headers['authorization']}")
+        return Answer(body="[]")
+
+    with proxied(answer, monkeypatch), Gitea("http://gitea.invalid", "t0ken") as gitea:
+        assert gitea.hooks("sjzy", "Some.Api") == []
+    assert asked == ["GET http://gitea.invalid/api/v1/repos/sjzy/Some.Api/hooks?page=1&limit=50 token t0ken"]
+
+
+def test_a_proxy_that_can_not_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:9")
+    with pytest.raises(GiteaError, match=r"^Gitea can't be reached at http://gitea.invalid: a proxy that .* can't"):
+        Gitea("http://gitea.invalid", "t0ken")
 
 
 def test_a_file_may_hold_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from typing import ClassVar
 import pytest
 
 from registry import ENDPOINT_VARIABLE, ImageMissingError, Registry, RegistryError
+from registry import addresses as addresses_of
+from tests.unit.stand_in import Answer, Asked, proxied
 
 DIGEST = f"sha256:{'ab' * 32}"
 LOGIN = base64.b64encode(b"robot:secret").decode()
@@ -149,3 +151,42 @@ def test_an_address_that_is_none_is_a_registry_that_can_not_be_reached(monkeypat
     monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:port")
     with pytest.raises(RegistryError, match=r"can't be reached at http://127.0.0.1:port"):
         Registry("harbor.example.com").digest("open/x", "1")
+
+
+def test_the_registry_is_asked_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: Asked) -> Answer:
+        asked.append(f"{request.method} {request.path}")
+        return Answer(headers={"Docker-Content-Digest": DIGEST})
+
+    monkeypatch.setenv(ENDPOINT_VARIABLE, "http://registry.invalid")
+    with proxied(answer, monkeypatch):
+        assert Registry("harbor.example.com").digest("open/x", "1") == DIGEST
+    assert asked == ["HEAD http://registry.invalid/v2/open/x/manifests/1"]
+
+
+def test_a_registry_on_loopback_is_asked_without_a_proxy(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxied(lambda _: Answer(502), monkeypatch):
+        assert Registry(registry).digest("open/x", "1") == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("http://10.89.0.5:5000", ["10.89.0.5"]),
+        ("http://[fd00::5]:5000", ["[fd00::5]"]),
+        ("https://registry.example.com", []),
+        ("http://[", []),
+        ("", []),
+    ],
+)
+def test_an_address_of_the_endpoint_is_asked_without_a_proxy(url: str, addresses: list[str]) -> None:
+    assert addresses_of(url) == addresses
+
+
+def test_a_proxy_that_can_not_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks4://me:hidden@127.0.0.1:9")
+    with pytest.raises(RegistryError, match=r"a proxy that \$HTTPS_PROXY, .* can't be used: give it as") as caught:
+        Registry("harbor.example.com").digest("open/x", "1")
+    assert "hidden" not in str(caught.value)
