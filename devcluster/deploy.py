@@ -31,6 +31,7 @@ PROGRAM_PARTS = (
     "__main__.py",
     "language_host.py",
     "settings.py",
+    "api_server.py",
     "registry.py",
     "http_client.py",
     "config_repository.py",
