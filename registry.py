@@ -1,13 +1,12 @@
 """The image registry over its HTTP API: which image does a tag stand for?
 
 Protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull and, for the token,
-https://distribution.github.io/distribution/spec/auth/token/. Credentials come from Docker's own file
-(``$DOCKER_CONFIG/config.json``), as ``docker login`` writes it; they never go into an argument or a log.
+https://distribution.github.io/distribution/spec/auth/token/. Credentials are those of ``docker login``
+(``docker_login.py``); they never go into an argument or a log.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
+import docker_login
 import http_client
 from model.fields import plain_mapping
 
@@ -56,12 +54,19 @@ class Registry:
         """
         self._host = host
         self._url = os.environ.get(ENDPOINT_VARIABLE, f"https://{host}").rstrip("/")
-        self._credentials = _docker_credentials(host)
         self._tokens: dict[str, str] = {}
 
     @cached_property
     def _client(self) -> httpx2.Client:
         return http_client.client(_TIMEOUT_SECONDS, direct=addresses(os.environ.get(ENDPOINT_VARIABLE, "")))
+
+    @cached_property
+    def _login(self) -> str | docker_login.LoginError | None:
+        # Asked for once, and only where the registry wants one: a helper may take its time, and fail for each image.
+        try:
+            return docker_login.credentials(self._host)
+        except docker_login.LoginError as error:
+            return error
 
     def digest(self, repository: str, tag: str) -> str:
         """Return the digest (``sha256:…``) of the image that a tag stands for.
@@ -147,16 +152,19 @@ class Registry:
 
     def _authorize(self, challenge: str, scope: str) -> None:
         scheme, _, rest = challenge.partition(" ")
+        login = self._login
+        if isinstance(login, docker_login.LoginError):
+            raise RegistryError(str(login))
         if scheme.lower() == "basic":
-            if not self._credentials:
+            if not login:
                 raise RegistryError(f"{self._host} asks for a login: run `docker login {self._host}`")
-            self._tokens[scope] = f"Basic {self._credentials}"
+            self._tokens[scope] = f"Basic {login}"
             return
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         if scheme.lower() != "bearer" or "realm" not in fields:
             raise RegistryError(f"{self._host} refuses and names no way to log in")
         query = {"service": fields.get("service", ""), "scope": scope}
-        headers = {"Authorization": f"Basic {self._credentials}"} if self._credentials else {}
+        headers = {"Authorization": f"Basic {login}"} if login else {}
         answer = http_client.connected(lambda: self._client.get(fields["realm"], params=query, headers=headers))
         if answer.status_code != HTTPStatus.OK:
             raise RegistryError(
@@ -187,14 +195,3 @@ def _token(answer: httpx2.Response) -> str | None:
     except ValueError:
         return None
     return str(body.get("token") or body.get("access_token") or "") or None
-
-
-def _docker_credentials(host: str) -> str | None:
-    """Return ``base64(user:password)`` of a host from Docker's file, None where there is none."""
-    folder = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-    try:
-        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    entry: Mapping[str, str] = config.get("auths", {}).get(host, {})
-    return entry.get("auth") or None

@@ -33,6 +33,7 @@ PROGRAM_PARTS = (
     "settings.py",
     "api_server.py",
     "registry.py",
+    "docker_login.py",
     "http_client.py",
     "config_repository.py",
     "rollout.py",

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 
+import docker_login
 from registry import ENDPOINT_VARIABLE, ImageMissingError, Registry, RegistryError
 from registry import addresses as addresses_of
 from tests.unit.stand_in import Answer, Asked, proxied
@@ -190,3 +192,130 @@ def test_a_proxy_that_can_not_be_used_is_named_without_its_password(monkeypatch:
     with pytest.raises(RegistryError, match=r"a proxy that \$HTTPS_PROXY, .* can't be used: give it as") as caught:
         Registry("harbor.example.com").digest("open/x", "1")
     assert "hidden" not in str(caught.value)
+
+
+AUTH = {"auth": LOGIN}
+HELPER = """#!/bin/sh
+echo "$0 $@" >> {folder}/called
+cat >> {folder}/called
+"""
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A credential helper `docker-credential-own` that has the login, and notes how it was asked."""
+    path = tmp_path / "docker-credential-own"
+    told = json.dumps({"ServerURL": "x", "Username": "robot", "Secret": "secret"})
+    path.write_text(f"{HELPER.format(folder=tmp_path)}\necho '{told}'\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return path
+
+
+def remember(folder: Path, config: object) -> None:
+    """Write Docker's file."""
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "auths",
+    [
+        {"https://harbor.example.com": AUTH},
+        {"http://harbor.example.com": AUTH},
+        {"https://harbor.example.com/v1/": AUTH},
+        {"https://other.example.com": {"auth": "x"}, "harbor.example.com/v2": AUTH},
+        {"harbor.example.com": {"username": "robot", "password": "secret"}},
+    ],
+)
+def test_a_login_is_found_as_docker_and_others_write_it(
+    registry: str, tmp_path: Path, auths: dict[str, object]
+) -> None:
+    remember(tmp_path, {"auths": auths, "credsStore": "there-is-none"})
+    assert Registry(registry).digest("basic/x", "1") == DIGEST
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        None,
+        {"auths": None},
+        {"auths": []},
+        {"auths": {"harbor.example.com": None}},
+        {"auths": {"harbor.example.com": {"auth": 1, "username": "robot"}}},
+        {"auths": {"other-harbor.example.com": AUTH, "harbor.example.com.evil": AUTH}},
+        {"credHelpers": [], "credsStore": None},
+    ],
+)
+def test_a_file_without_the_login_asks_for_one(registry: str, tmp_path: Path, config: object) -> None:
+    remember(tmp_path, config)
+    with pytest.raises(RegistryError, match=r"^harbor.example.com asks for a login: run `docker login"):
+        Registry(registry).digest("basic/x", "1")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"credsStore": "own"},
+        {"credsStore": "own", "auths": {"harbor.example.com": {}}},
+        {"credHelpers": {"harbor.example.com": "own"}, "credsStore": "there-is-none"},
+        {
+            "credHelpers": {"https://harbor.example.com": "own"},
+            "auths": {"harbor.example.com": {"auth": "b2xkOm9sZA=="}},
+        },
+    ],
+)
+@pytest.mark.usefixtures("helper")
+def test_a_credential_helper_is_asked_once_with_the_host_on_its_input(
+    registry: str, tmp_path: Path, config: object
+) -> None:
+    remember(tmp_path, config)
+    asked = Registry(registry)
+    assert asked.digests([("basic/x", "1"), ("bearer/x", "1")]) == {("basic/x", "1"): DIGEST, ("bearer/x", "1"): DIGEST}
+    assert (tmp_path / "called").read_text() == f"{tmp_path}/docker-credential-own get\nharbor.example.com"
+
+
+def test_a_registry_that_asks_for_no_login_needs_no_helper(registry: str, tmp_path: Path) -> None:
+    remember(tmp_path, {"credsStore": "there-is-none"})
+    assert Registry(registry).digest("open/x", "1") == DIGEST
+
+
+def test_a_helper_that_has_no_login_is_no_failure(registry: str, tmp_path: Path, helper: Path) -> None:
+    remember(tmp_path, {"credsStore": "own"})
+    helper.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+    with pytest.raises(RegistryError, match=r"^harbor.example.com asks for a login: run `docker login"):
+        Registry(registry).digest("basic/x", "1")
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        (
+            "echo hidden; echo hidden >&2; exit 3",
+            "docker-credential-own gave no login for harbor.example.com (exit code 3)",
+        ),
+        ("echo hidden", "docker-credential-own answered for harbor.example.com with something that is no login: run"),
+        ("exec sleep 60", "docker-credential-own gave no login for harbor.example.com within 0 s: run `docker login"),
+        (
+            """echo '{"Username": "<token>", "Secret": "hidden"}'""",
+            "docker-credential-own has a token for harbor.example.com, and no password: run `docker login",
+        ),
+    ],
+)
+def test_a_helper_that_fails_is_named_and_what_it_says_is_not_told(
+    registry: str, helper: Path, monkeypatch: pytest.MonkeyPatch, script: str, line: str
+) -> None:
+    remember(helper.parent, {"credsStore": "own"})
+    helper.write_text(f"#!/bin/sh\n{script}\n")
+    if "sleep" in script:
+        monkeypatch.setattr(docker_login, "_HELPER_SECONDS", 0.1)
+    with pytest.raises(RegistryError) as caught:
+        Registry(registry).digest("basic/x", "1")
+    assert str(caught.value).startswith(line)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_helper_that_is_missing_is_named(registry: str, tmp_path: Path) -> None:
+    remember(tmp_path, {"credHelpers": {"harbor.example.com": "there-is-none"}})
+    with pytest.raises(RegistryError, match=r"^docker-credential-there-is-none, which .* can't be started \(No such"):
+        Registry(registry).digest("bearer/x", "1")
