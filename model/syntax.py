@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import tomllib
@@ -32,7 +33,7 @@ def check_syntax(file: str, content: bytes) -> None:
 
     JSON, YAML, XML (also ``.config``), TOML and nginx's configuration (``nginx.conf``, and ``*.conf`` in a folder
     ``nginx`` or ``conf.d``) are known. ``appsettings*.json`` may have comments and final commas, as
-    .NET reads it; other JSON may not.
+    .NET reads it; other JSON may not. XML is read in the encoding that it declares; the others are UTF-8.
 
     Args:
         file: Its path; named in errors.
@@ -105,11 +106,31 @@ def _yaml(content: bytes) -> None:
 
 
 def _xml(content: bytes) -> None:
+    declared: list[str] = []
     parser = expat.ParserCreate()  # follows no reference to anything outside unless it is given a handler for it
+    parser.XmlDeclHandler = lambda _version, encoding, _standalone: declared.append(encoding or "")
     try:
-        parser.Parse(content, True)  # noqa: FBT003 - expat's signature
+        try:
+            parser.Parse(content, True)  # noqa: FBT003 - expat's signature
+        except (ValueError, LookupError):
+            # Of encodings with several bytes for a character expat knows Unicode's alone; .NET knows GBK as well.
+            text = _decoded(content, declared[-1])
+            expat.ParserCreate("utf-8").Parse(text, True)  # noqa: FBT003 - its name counts, not the declared one
     except expat.ExpatError as error:
         raise _WrongError(error.lineno, f"{expat.errors.messages[error.code]}, column {error.offset + 1}") from None
+
+
+def _decoded(content: bytes, encoding: str) -> bytes:
+    """Return XML as UTF-8 that was written in the encoding which it declares."""
+    try:
+        # GB2312 is what Windows calls GBK; the codec of that name lacks thousands of its characters.
+        codec = "gb18030" if codecs.lookup(encoding).name == "gb2312" else encoding
+        return content.decode(codec).encode()
+    except LookupError:
+        raise _WrongError(1, f"{encoding} is no encoding that is known: declare UTF-8, and save it so") from None
+    except UnicodeError as error:
+        start = error.start if isinstance(error, UnicodeDecodeError) else 0
+        raise _WrongError(content.count(b"\n", 0, start) + 1, f"is not {encoding} text") from None
 
 
 def _config(content: bytes) -> None:

@@ -451,6 +451,9 @@ def test_every_bad_file_is_told_at_once(checkout: Checkout) -> None:
     stack_of({**project, "env": {PORT_VARIABLE: "1"}})
 
 
+GBK = "<?xml version='1.0' encoding='gb2312'?>"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [
@@ -464,6 +467,15 @@ def test_every_bad_file_is_told_at_once(checkout: Checkout) -> None:
         ("nlog.config", "<a>\n&b;</a>", "line 2: not readable as XML: undefined entity, column 1"),
         ("a.toml", "a = 1\nb = ", "line 2: not readable as TOML: Invalid value"),
         ("a.json", b'{\n"a": "\xff"}', "line 2: not readable as JSON: is not UTF-8 text"),
+        ("a.xml", f"{GBK}\n<a>\u4e2d</b>".encode("gbk"), "line 2: not readable as XML: mismatched tag, column"),
+        ("a.config", f"{GBK}\n\n<a>".encode() + b"\xff</a>", "line 3: not readable as XML: is not gb2312 text"),
+        (
+            "a.xml",
+            "<?xml version='1.0' encoding='no-such'?>\n<a/>",
+            "line 1: not readable as XML: no-such is no encoding that is known: declare UTF-8",
+        ),
+        ("a.xml", "<?xml version='1.0' encoding='hex'?>\n<a/>", "line 1: not readable as XML: hex is no encoding"),
+        ("a.xml", "<?xml version='1.0' encoding='utf-7'?>\n<a>+2AA-</a>", "line 1: not readable as XML: is not utf-7"),
     ],
 )
 def test_a_file_that_does_not_parse_is_told_with_its_line(file: str, text: str | bytes, told: str) -> None:
@@ -486,6 +498,16 @@ def test_a_file_that_does_not_parse_is_told_with_its_line(file: str, text: str |
 )
 def test_a_file_that_is_good_or_of_another_kind_is_let_through(file: str, text: str) -> None:
     check_syntax(f"config/{file}", text.encode())
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "gb18030", "big5", "shift_jis", "windows-1252"])
+def test_xml_is_read_in_the_encoding_that_it_declares(encoding: str) -> None:
+    text = f"<?xml version='1.0' encoding='{encoding}'?>\n<a>{'é' if encoding == 'windows-1252' else '中'}</a>"
+    check_syntax("config/nlog.config", text.encode(encoding))
+
+
+def test_xml_that_declares_gb2312_may_have_what_windows_writes_there() -> None:
+    check_syntax("config/web.config", f"{GBK}<a>\u9555\u20ac</a>".encode("gbk", "xmlcharrefreplace"))
 
 
 def test_environment_variables() -> None:
