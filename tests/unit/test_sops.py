@@ -92,6 +92,66 @@ def test_what_sops_notes_is_no_part_of_the_content(file: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "values"),
+    [
+        ("x.yaml", FORMS["x.yaml"], f'{{"a": "{VALUE}"}}'),
+        (
+            "x.yaml",
+            f"ports:\n  80: {VALUE}\n  9: b\n  2.5: c\n'8': d\ntrue: e\nwhen: 2024-02-28\nsops: {{mac: x}}\n",
+            f'{{"8": "d", "True": "e", "ports": {{"2.5": "c", "9": "b", "80": "{VALUE}"}}, "when": "2024-02-28"}}',
+        ),
+    ],
+)
+def test_what_stands_for_a_file_stays_from_version_to_version(file: str, text: str, values: str) -> None:
+    """Pods are made anew when it changes: expected as it is written here, not as it is computed."""
+    assert encrypted_values(file, text.encode()) == values
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("80", "http"),
+        ("80", "true"),
+        ("2024-02-28", "2024-02-29"),
+        ("2024-02-28", "b"),
+        ("null", "1"),
+        ("? !!binary YQ==", "x"),
+    ],
+)
+def test_keys_of_yaml_may_be_of_any_kind(keys: tuple[str, str]) -> None:
+    inner = f"{{{keys[0]}: '{VALUE}', {keys[1]}: '{VALUE.replace('YQ==', 'Yg==')}'}}"
+    whole = f"ports: [{{a: {inner}}}]\nsops: {{mac: x}}\n"
+    values = encrypted_values("x.yaml", whole.encode())
+    assert values is not None
+    assert values == encrypted_values("x.yaml", whole.encode())
+    for data in ("YQ==", "Yg=="):
+        assert encrypted_values("x.yaml", whole.replace(data, "Yw==").encode()) != values
+
+
+def test_each_document_of_a_yaml_file_is_encrypted_by_itself() -> None:
+    notes = f"sops:\n    mac: {VALUE}\n    version: 3.13.3\n"
+    whole = f"a: {VALUE}\n{notes}---\nb: {VALUE.replace('YQ==', 'Yg==')}\n{notes}"
+    values = encrypted_values("x.yaml", whole.encode())
+    assert values is not None
+    assert values.count(VALUE[:16]) == 2
+    assert "mac" not in values
+    assert encrypted_values("x.yaml", whole.replace("3.13.3", "3.14.0").encode()) == values
+    assert encrypted_values("x.yaml", whole.replace("data:Yg==", "data:Yw==").encode()) != values
+    # One that a person has added is for sops to find: its MAC is of all documents.
+    added = encrypted_values("x.yaml", f"{whole}---\nc: plain\n".encode())
+    assert added is not None
+    assert "plain" in added
+
+
+@pytest.mark.parametrize("file", ["x.ini", "x.env", "x.yaml"])
+def test_lines_may_end_as_windows_ends_them(file: str) -> None:
+    values = encrypted_values(file, FORMS[file].replace("\n", "\r\n").encode())
+    assert values is not None
+    assert VALUE in values
+    assert "mac" not in values
+
+
+@pytest.mark.parametrize(
     ("file", "text"),
     [
         ("x.json", '{"a": 1}'),
@@ -179,7 +239,13 @@ def test_mount_is_for_encrypted_files_too() -> None:
     assert Configuration.model_validate({"mount": "/a", "secretFiles": ({"file": "b"},)}).takes("/a/b")
 
 
-@pytest.mark.parametrize("text", ["when: 2024-02-30\n", "a: 0b_\n", "a: !!bool x\n", "[" * 5000, "{" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("when: 2024-02-30\n", "a: 0b_\n", "a: !!bool x\n", "a: !!int ''\n", "a: !!timestamp x\n"),
+        *("[" * 5000, "{" * 5000, "a: &a [*a]\nsops: {}\n"),
+    ],
+)
 @pytest.mark.parametrize("mark", ["", f"b: {VALUE}\n"])
 def test_any_text_can_be_asked_about(text: str, mark: str) -> None:
     assert encrypted_values("x.yaml", (mark + text).encode()) is None
