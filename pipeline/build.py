@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -110,8 +111,11 @@ def _run(command: model.Command, folder: Path, variables: Mapping[str, str]) -> 
     started = time.monotonic()
     try:
         code = subprocess.run(command, cwd=folder, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
-    except (FileNotFoundError, PermissionError) as error:
-        raise PipelineError(f"the build command `{shown}` can't be started: {error.strerror}: {command[0]}") from None
+    except OSError as error:
+        hint = ": a script has to begin with `#!/bin/sh`" if error.errno == errno.ENOEXEC else ""
+        raise PipelineError(
+            f"the build command `{shown}` can't be started: {error.strerror}: {command[0]}{hint}"
+        ) from None
     if code:
         seconds = time.monotonic() - started
         raise PipelineError(f"the build failed: `{shown}` ended with exit code {code} after {seconds:.0f} s")

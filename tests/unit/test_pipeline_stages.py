@@ -257,7 +257,11 @@ def test_a_registry_without_the_base_says_so(registry: FakeRegistry, program: Pa
     ("fields", "line"),
     [
         ("command: [sh, -c, 'exit 3']", "the build failed: `sh -c exit 3` ended with exit code 3"),
-        ("command: [no-such-program]", "the build command `no-such-program` can't be started"),
+        (
+            "command: [no-such-program]",
+            "the build command `no-such-program` can't be started: No such file or directory: no-such-program",
+        ),
+        ("command: [app.txt/x]", "the build command `app.txt/x` can't be started: Not a directory: app.txt/x"),
         (
             "command: ['true']",
             f"projects/{API}.yaml:build: has no base, and the build wrote no image to $PIPELINE_IMAGE",
@@ -272,6 +276,18 @@ def test_builds_that_fail_say_why(program: Path, fields: str, line: str) -> None
     (program / "projects" / f"{API}.yaml").write_text(f"kind: backend\nbuild:\n  {fields}\n")
     assert line in refused("build", API)
     assert built(program).image is None
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_build_script_without_its_first_line_says_how_to_begin_it(program: Path) -> None:
+    script = program.parent / "work" / "source" / "build.sh"
+    script.write_text("mkdir publish\n")
+    script.chmod(0o755)
+    (program / "projects" / f"{API}.yaml").write_text("kind: backend\nbuild: {command: [./build.sh, x]}\n")
+    assert refused("build", API) == (
+        "the build command `./build.sh x` can't be started: Exec format error: ./build.sh: "
+        "a script has to begin with `#!/bin/sh`"
+    )
 
 
 def told_to_a_build(program: Path) -> dict[str, str]:
