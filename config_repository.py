@@ -20,9 +20,15 @@ from sops import SopsError, decrypt
 
 _SECONDS = 60.0
 _WORDS = 4
-# What a git hook or an outer git command leaves in the environment would lead to another repository.
-_FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
 
+FOREIGN = frozenset(
+    {
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+        *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE"),
+    }
+)
+"""Variables that a git hook or an outer git command leaves, and that would lead git to another repository."""
 
 State = Callable[[], Mapping[str, object]]
 """Answers URN → ``{type, outputs}`` of the stack's resources."""
@@ -163,7 +169,7 @@ class ConfigRepository:
         return finished.returncode, finished.stdout, said
 
     def _variables(self) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+        own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         # A folder that is no repository must not be taken for a part of one around it.
         ceiling = str(self.folder.resolve().parent)
         return {**own, "GIT_CEILING_DIRECTORIES": ceiling, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from config_repository import FOREIGN
 from pipeline import keys
 from pipeline.errors import PipelineError, RefusedError
 
@@ -116,8 +117,8 @@ class Checkout:
         return finished.returncode, finished.stdout.strip()
 
     def _finished(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        # What an outer git command leaves in the environment would lead to another repository.
-        own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        # All else is the agent's to set, such as GIT_SSL_CAINFO for an authority of the company's own.
+        own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         quiet = {
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C",

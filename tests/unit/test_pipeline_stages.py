@@ -489,6 +489,24 @@ def test_the_token_is_in_no_argument_and_no_file(tmp_path: Path, monkeypatch: py
     assert "t0ken" not in (tmp_path / "arguments").read_text()
 
 
+def test_git_keeps_what_the_agent_sets_and_nothing_that_leads_to_another_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"GIT_SSL_CAINFO": "/etc/ca.pem", "GIT_SSH_COMMAND": "ssh -F x", "GIT_CONFIG_GLOBAL": "/etc/own"}
+    foreign = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_SHALLOW_FILE")
+    command = tmp_path / "bin" / "git"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\nexec env\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
+    for name, value in {**own, **dict.fromkeys(foreign, "/elsewhere"), "GIT_TERMINAL_PROMPT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    told = dict(line.split("=", 1) for line in Checkout(tmp_path, "origin", {}).run("fetch").splitlines())
+    assert own.items() <= told.items()
+    assert not told.keys() & {*foreign}
+    assert told["GIT_TERMINAL_PROMPT"] == "0"
+
+
 @pytest.fixture
 def origin(program: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """The project's repository, where the program looks for it."""
