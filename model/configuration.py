@@ -32,10 +32,11 @@ LARGEST_BYTES = 1024 * 1024
 
 https://kubernetes.io/docs/concepts/configuration/configmap/#motivation
 """
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""With what a file begins that stands for one in Git LFS: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md."""
 _DIGEST_LENGTH = 16
 _TEMPORARY = "/tmp"  # noqa: S108 - a path in the container
 _CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ConfigFile(Frozen):
@@ -300,7 +301,7 @@ def build(  # noqa: PLR0913 - the facts about one content
 
 def _wrong(each: Found, content: bytes, values: str | None) -> str:
     """Return why a file is not what the project file says it is; empty when it is."""
-    if content.startswith(_LFS_POINTER):
+    if content.startswith(LFS_POINTER):
         return "is a pointer of Git LFS, not the file: commit it as it is"
     if each.secret and values is None:
         return f"is not encrypted, as {each.field} says: take its content for known, and `sops encrypt` the next one"

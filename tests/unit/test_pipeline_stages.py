@@ -526,6 +526,30 @@ def origin(program: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     return made
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 123456\n"
+
+
+def test_a_project_with_submodules_or_files_of_lfs_is_not_built_without_them(program: Path, origin: Repository) -> None:
+    origin.commit({f"art/{number}.png": POINTER for number in range(5)})
+    origin.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},libs/中")
+    origin.git("commit", "--quiet", "--message=test")
+    assert refused("checkout", API).splitlines() == [
+        f"{API}: libs/中 is a submodule, which is not fetched: commit its files, or take them as a package",
+        *(f"{API}: art/{number}.png is a pointer of Git LFS, not the file: commit it as it is" for number in range(3)),
+        f"{API}: and 2 more",
+    ]
+    assert not (program.parent / "work" / state.FILE).exists()
+
+
+def test_what_only_looks_like_a_file_of_lfs_is_built(program: Path, origin: Repository) -> None:
+    origin.write({"docs/lfs.md": f"A pointer is\n{POINTER}", "long": POINTER.ljust(1025), "名": "x", "empty": ""})
+    (origin.folder / "link").symlink_to("/dev/zero")
+    (origin.folder / "gone").symlink_to("nowhere")
+    commit = origin.commit({".gitattributes": "*.png filter=lfs diff=lfs merge=lfs -text\n"})
+    assert f"{API} is at {commit}" in run("checkout", API)
+    assert program
+
+
 @pytest.mark.parametrize("left", ["index.lock", "refs/remotes/origin/main.lock", "half"])
 def test_what_a_killed_git_left_stops_no_later_build(program: Path, origin: Repository, left: str) -> None:
     own = program.parent / "work" / "source" / ".git"
