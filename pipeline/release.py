@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from model.fields import plain_mapping
 from pipeline.arguments import PROGRAM
 from pipeline.errors import PipelineError, RefusedError
@@ -21,6 +23,7 @@ from pipeline.settings import Program
 COMMAND = (sys.executable, "-P", "-m", "release")
 """This Python has the packages, which ``bin/release`` would look for. ``-P``: no ``release`` of the current folder."""
 _BRANCH = "pipeline"
+_SHORT = 12
 
 
 class ReleaseFailedError(PipelineError):
@@ -82,8 +85,9 @@ def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
 def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -> Path:
     """Give the config repository that the stack reads a commit, and return that repository's folder.
 
-    Where there is none, a bare one is made. In a bare one ``HEAD`` is the newest commit that was handed over: what a
-    release reads that names no commit. A checkout with a work tree belongs to people, who move its ``HEAD`` themselves.
+    Where there is none, a bare one is made. In a bare one ``HEAD`` is the newest commit that was handed over, also
+    after the branch was rewritten: what a release reads that names no commit. A checkout with a work tree belongs to
+    people, who move its ``HEAD`` themselves.
 
     Args:
         checkout: That has the commit, with its history.
@@ -119,7 +123,7 @@ def _make(folder: Path, source: str, revision: str) -> None:
 
 
 def _take(target: Checkout, source: str, revision: str) -> None:
-    """Bring a commit and its history, and move ``HEAD`` forward where that is the pipeline's to do."""
+    """Bring a commit and its history, and move ``HEAD`` to it where that is the pipeline's to do."""
     keep = f"+{revision}:refs/pipeline/{revision}"
     target.run("fetch", "--quiet", "--no-auto-gc", "--no-tags", "--no-write-fetch-head", source, keep)
     detached, branch = target.answer("symbolic-ref", "--quiet", "HEAD")
@@ -128,24 +132,44 @@ def _take(target: Checkout, source: str, revision: str) -> None:
 
 
 def _move_forward(target: Checkout, branch: str, revision: str) -> None:
-    """Make a branch be a commit that follows it; any other commit leaves it.
+    """Make a branch be a commit, unless that is an older one of it.
+
+    Every commit that is handed over was on the release branch when it was checked out. So where one is neither older
+    nor newer than what is here, that branch was rewritten, maybe to take a secret out of it.
 
     Raises:
         GitError: If the branch can't be written.
     """
     while True:
         head = _commit_of(target, branch)
-        if head and target.answer("merge-base", "--is-ancestor", head, revision)[0]:
+        if head and _follows(target, head, revision):
             return
+        rewritten = head and not _follows(target, revision, head)
         try:
             # An empty name stands for a branch that is not there yet.
             target.run("update-ref", branch, revision, head)
         except GitError:
-            # Where another job has moved it since, it is asked again: forward only, so that ends.
+            # Where another job has moved it since, it is asked again: each job moves it once, so that ends.
             if _commit_of(target, branch) == head:
                 raise
         else:
+            if rewritten:
+                _warn(target, head, revision)
             return
+
+
+def _follows(target: Checkout, commit: str, earlier: str) -> bool:
+    """Tell whether a commit is another one, or follows it."""
+    return target.answer("merge-base", "--is-ancestor", earlier, commit)[0] == 0
+
+
+def _warn(target: Checkout, head: str, revision: str) -> None:
+    before, now = head[:_SHORT], revision[:_SHORT]
+    typer.echo(
+        f"warning: {now} does not follow {before}, the newest commit that {target.folder} had: the branch of the "
+        f"config repository was rewritten; releases that name no commit read {now} now",
+        err=True,
+    )
 
 
 def _commit_of(target: Checkout, branch: str) -> str:

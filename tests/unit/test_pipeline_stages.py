@@ -708,17 +708,29 @@ def test_the_configuration_of_a_tag_is_the_newest_that_was_handed_over(program: 
     assert ConfigRepository(folder).commit(first) == first
 
 
-def test_a_commit_beside_the_newest_is_handed_over_and_changes_nothing_else(program: Path) -> None:
+def test_a_branch_that_was_rewritten_is_followed_with_a_warning(
+    program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = config_repository(program, {"common/a.json": "1"})
     first = made.git("rev-parse", "HEAD")
     second = made.commit({"common/a.json": "2"})
     made.git("checkout", "--quiet", first)
     beside = made.commit({"common/a.json": "3"})
+    after = made.commit({"common/a.json": "4"})
     source, stack = Checkout(made.folder, "config", {}), Program(program)
     release.hand_over(source, stack, "test", second)
+    assert capsys.readouterr().err == ""
     folder = release.hand_over(source, stack, "test", beside)
-    assert ConfigRepository(folder).commit("") == second
-    assert ConfigRepository(folder).commit(beside) == beside
+    assert ConfigRepository(folder).commit("") == beside
+    assert ConfigRepository(folder).commit(second) == second
+    assert capsys.readouterr().err == (
+        f"warning: {beside[:12]} does not follow {second[:12]}, the newest commit that {folder} had: the branch of the "
+        f"config repository was rewritten; releases that name no commit read {beside[:12]} now\n"
+    )
+    release.hand_over(source, stack, "test", after)
+    release.hand_over(source, stack, "test", first)
+    assert ConfigRepository(folder).commit("") == after
+    assert capsys.readouterr().err == ""
 
 
 def test_a_checkout_of_peoples_own_is_left_as_it_is(program: Path) -> None:
