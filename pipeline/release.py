@@ -85,9 +85,9 @@ def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
 def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -> Path:
     """Give the config repository that the stack reads a commit, and return that repository's folder.
 
-    Where there is none, a bare one is made. In a bare one ``HEAD`` is the newest commit that was handed over, also
-    after the branch was rewritten: what a release reads that names no commit. A checkout with a work tree belongs to
-    people, who move its ``HEAD`` themselves.
+    Where there is none, or an empty folder, a bare one is made. In a bare one ``HEAD`` is the newest commit that was
+    handed over, also after the branch was rewritten: what a release reads that names no commit. A checkout with a work
+    tree belongs to people, who move its ``HEAD`` themselves.
 
     Args:
         checkout: That has the commit, with its history.
@@ -106,6 +106,9 @@ def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -
     folder, source = program.folder / str(path), str(checkout.folder.resolve())
     if not folder.exists():
         _make(folder, source, revision)
+    elif folder.is_dir() and not any(folder.iterdir()):
+        # It may be a mount, onto which nothing can be moved.
+        _begin(Checkout(folder, source, {}))
     _take(Checkout(folder, source, {}), source, revision)
     return folder
 
@@ -116,10 +119,15 @@ def _make(folder: Path, source: str, revision: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as half:
         made = Checkout(Path(half).resolve() / folder.name, source, {})
         made.folder.mkdir()
-        made.run("init", "--quiet", "--bare", f"--initial-branch={_BRANCH}")
+        _begin(made)
         _take(made, source, revision)
         with contextlib.suppress(OSError):
             made.folder.rename(folder)
+
+
+def _begin(made: Checkout) -> None:
+    """Make a folder a bare repository without commits."""
+    made.run("init", "--quiet", "--bare", f"--initial-branch={_BRANCH}")
 
 
 def _take(target: Checkout, source: str, revision: str) -> None:

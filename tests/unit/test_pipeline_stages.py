@@ -733,6 +733,31 @@ def test_a_branch_that_was_rewritten_is_followed_with_a_warning(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_empty_folder_is_filled_where_it_is(program: Path, *, linked: bool) -> None:
+    """A mount can't be replaced, and neither can a link."""
+    made = config_repository(program, {"common/a.json": "1"})
+    folder = program.parent / ("mounted" if linked else "config")
+    folder.mkdir()
+    if linked:
+        (program.parent / "config").symlink_to(folder)
+    there = folder.stat().st_ino
+    first = made.git("rev-parse", "HEAD")
+    release.hand_over(Checkout(made.folder, "config", {}), Program(program), "test", first)
+    assert ConfigRepository(folder).commit("") == first
+    assert Checkout(folder, "config", {}).run("rev-parse", "--is-bare-repository") == "true"
+    assert folder.stat().st_ino == there
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(program: Path) -> None:
+    made = config_repository(program, {"common/a.json": "1"})
+    (program.parent / "config").mkdir()
+    (program.parent / "config" / "own").touch()
+    with pytest.raises(GitError, match="not a git repository"):
+        release.hand_over(Checkout(made.folder, "config", {}), Program(program), "test", made.git("rev-parse", "HEAD"))
+    assert [path.name for path in (program.parent / "config").iterdir()] == ["own"]
+
+
 def test_a_checkout_of_peoples_own_is_left_as_it_is(program: Path) -> None:
     made = config_repository(program, {"common/a.json": "1"})
     first = made.git("rev-parse", "HEAD")
