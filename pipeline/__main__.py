@@ -7,9 +7,8 @@ import sys
 import typer
 
 from pipeline import access, build, checkout, configuration, deploy, harbor, jobs, notify, push, webhooks
-from pipeline.errors import RELEASE_EXIT_CODES, PipelineError
+from pipeline.errors import INTERRUPTED, RELEASE_EXIT_CODES, PipelineError
 
-INTERRUPTED = 130
 HELP = f"""The stages of a project's Jenkins job, each by itself, and what sets the servers up.
 
 Examples:

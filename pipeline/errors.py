@@ -7,6 +7,7 @@ from collections.abc import Sequence
 DONE = 0
 FAILED = 1
 REFUSED = 2
+INTERRUPTED = 130
 
 EXIT_CODES = """Exit codes:
   0  done

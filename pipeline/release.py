@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import typer
 
 from model.fields import plain_mapping
 from pipeline.arguments import PROGRAM
-from pipeline.errors import PipelineError, RefusedError
+from pipeline.errors import INTERRUPTED, PipelineError, RefusedError
 from pipeline.git import Checkout, GitError
 from pipeline.settings import Program
 
@@ -48,12 +48,14 @@ def deploy(  # noqa: PLR0913 - what a release is told
         revision: Commit of the config repository; None for a project without configuration, and for the one that
             ``release deploy`` finds.
         or_newer: Whether a newer one stays that runs by then: another job may have released it since this one began.
+
+    Raises:
+        ReleaseFailedError: If this command was interrupted; ``release`` has ended then.
     """
     config = ["--config-rev", revision, *(["--or-newer"] if or_newer else [])] if revision else []
     sys.stdout.flush()
     # The message is $BUILD_URL, which the command reads itself.
-    line = [*COMMAND, "deploy", project, tag, "--stack", stack, "--cwd", str(program.folder.resolve()), *config]
-    return subprocess.run(line, env=_variables(), stdin=subprocess.DEVNULL, check=False).returncode
+    return _ended("deploy", project, tag, "--stack", stack, "--cwd", str(program.folder.resolve()), *config)
 
 
 def pinned(program: Program, stack: str) -> Mapping[str, str]:
@@ -71,15 +73,37 @@ def status(program: Program, stack: str) -> list[Mapping[str, Any]]:
     """Return what runs, a mapping for each project.
 
     Raises:
-        ReleaseFailedError: If that can't be told.
+        ReleaseFailedError: If that can't be told, or this command was interrupted.
     """
-    line = [*COMMAND, "status", "--stack", stack, "--cwd", str(program.folder.resolve()), "--json"]
-    finished = subprocess.run(
-        line, env=_variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if finished.returncode:
-        raise ReleaseFailedError("`release status` failed", finished.returncode)
-    return list((plain_mapping(json.loads(finished.stdout)) or {})["projects"])
+    with tempfile.TemporaryFile() as said:
+        code = _ended("status", "--stack", stack, "--cwd", str(program.folder.resolve()), "--json", stdout=said)
+        said.seek(0)
+        text = said.read()
+    if code:
+        raise ReleaseFailedError("`release status` failed", code)
+    return list((plain_mapping(json.loads(text)) or {})["projects"])
+
+
+def _ended(command: str, *words: str, stdout: IO[bytes] | None = None) -> int:
+    """Run ``release`` to its end, and return its exit code.
+
+    It hears of Ctrl-C itself, needs its time to stop pulumi in order, and says then what is left: so it is waited for.
+
+    Raises:
+        ReleaseFailedError: If this process was interrupted meanwhile: nothing more is to be begun.
+    """
+    interrupted, code = False, None
+    line = [*COMMAND, command, *words]
+    with subprocess.Popen(line, env=_variables(), stdin=subprocess.DEVNULL, stdout=stdout) as process:
+        while code is None:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    if interrupted:
+        message = f"interrupted: `release {command}` ended with exit code {code}"
+        raise ReleaseFailedError(message, code or INTERRUPTED)
+    return code
 
 
 def hand_over(checkout: Checkout, program: Program, stack: str, revision: str) -> Path:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -32,6 +33,7 @@ from registry import ENDPOINT_VARIABLE
 from tests.unit.config_checkout import Checkout as Repository
 from tests.unit.fake_registry import FakeRegistry, digest
 
+ROOT = Path(__file__).parents[2]
 API, NAME = "Some.Api", "back/some.api"
 LAYER = gzip.compress(b"base", mtime=0)
 BASE: dict[str, Any] = {
@@ -624,6 +626,58 @@ def config_repository(program: Path, files: dict[str, str]) -> Repository:
     return made
 
 
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pipeline import release
+from pipeline.__main__ import main
+release.COMMAND = (sys.executable, "-c", sys.argv.pop(1))
+main()
+"""
+SLOW_TO_END = """
+import signal, sys, time
+def stop(*_):
+    time.sleep(1)
+    print("the way back", flush=True)
+    sys.exit({code})
+signal.signal(signal.SIGINT, stop)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("code", "ended"), [(3, 3), (130, 130), (0, 130)])
+def test_an_interrupted_release_is_waited_for(program: Path, code: int, ended: int) -> None:
+    """Ctrl-C at a terminal goes to both; pulumi is stopped in order, which takes its time."""
+    line = [
+        sys.executable,
+        "-c",
+        INTERRUPTIBLE,
+        SLOW_TO_END.format(code=code),
+        "deploy",
+        API,
+        "-s",
+        "test",
+        "--tag",
+        "1",
+    ]
+    with subprocess.Popen(
+        line,
+        cwd=program,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        os.killpg(process.pid, signal.SIGINT)
+        said, errors = process.communicate(timeout=50)
+    assert (said, process.returncode) == ("the way back\n", ended)
+    assert errors == f"pipeline: interrupted: `release deploy` ended with exit code {code}\n"
+
+
 @pytest.mark.parametrize(
     ("code", "named", "held"), [(0, False, False), (1, False, False), (3, True, False), (4, False, True)]
 )
@@ -684,6 +738,31 @@ def test_a_commit_of_configuration_is_released_where_it_changes_something(
     live[0]["config"] = after
     (commands / "status.json").write_text(json.dumps({"projects": live}))
     assert "changes no project's configuration" in run("config", "-s", "test")
+
+
+def test_after_an_interruption_no_other_project_is_released(
+    program: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config_repository(program, {"common/a.json": "{}"})
+    (program / "projects" / "Third.Api.yaml").write_text((program / "projects" / f"{API}.yaml").read_text())
+
+    def there(*_: object) -> Checkout:
+        return Checkout(made.folder, "config", {})
+
+    monkeypatch.setattr("pipeline.configuration.config_checkout", there)
+    live = [{"project": name, "deployed": "1", "config": None} for name in (API, "Third.Api")]
+    (commands / "status.json").write_text(json.dumps({"projects": live}))
+    command = commands / "release"
+    command.write_text(command.read_text().replace("exit ", "kill -INT $PPID; sleep 0.5; exit "))
+    (commands / "code").write_text("3")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(PipelineError, match="interrupted: `release deploy` ended with exit code 3") as caught:
+            run("config", "-s", "test")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.code == 3
+    assert len((commands / "called").read_text().splitlines()) == 1
 
 
 def test_a_stack_without_a_config_repository_says_what_is_missing(program: Path) -> None:
@@ -784,7 +863,6 @@ def test_jobs_that_hand_over_at_the_same_moment_leave_the_newest(program: Path) 
 
 # The command `release`, where there is a virtual environment beside it and where there is none.
 
-ROOT = Path(__file__).parents[2]
 TOLD = "import os, sys; print(sys.prefix, os.environ['PYTHONPATH'], *sys.argv[1:])\n"
 
 
