@@ -45,6 +45,7 @@ Examples:
 \b
 {EXIT_CODES}
 """
+_PREFIX = "robot$"
 _TIMEOUT_SECONDS = 30.0
 _EVERY_NIGHT = "0 0 3 * * *"
 
@@ -292,9 +293,12 @@ def _change(harbor: Harbor, method: str, path: str, body: Json, told: Told) -> N
 def _robot(harbor: Harbor) -> Json | None:
     """Return our robot; Harbor puts a prefix before its name, which an administrator can choose."""
     found = harbor.rows(f"/robots?q=name%3D~{ROBOT}&page_size=100")
-    return next(
-        (each for each in found if str(each.get("name")).endswith(ROBOT) and each.get("level") == "system"), None
-    )
+    if not found:
+        return None
+    # The whole name: another one's may end as ours does.
+    told = plain_mapping((harbor.get("/configurations") or {}).get("robot_name_prefix")) or {}
+    name = f"{told.get('value') or _PREFIX}{ROBOT}"
+    return next((each for each in found if each.get("name") == name and each.get("level") == "system"), None)
 
 
 def _grants(robot: Json) -> bool:

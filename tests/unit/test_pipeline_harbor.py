@@ -50,6 +50,7 @@ class Harbor:
         self.immutable: dict[str, list[dict[str, Any]]] = {}
         self.robots: list[dict[str, Any]] = []
         self.changes: list[str] = []
+        self.prefix = "robot$"
 
     def answer(self, asked: Asked) -> Answer:
         path = asked.path.removeprefix("/api/v2.0").partition("?")[0]
@@ -68,6 +69,8 @@ class Harbor:
             return self.projects.get(found[1])
         if found := re.fullmatch(r"/retentions/(\d+)", path):
             return self.retentions.get(int(found[1]))
+        if path == "/configurations":
+            return {"robot_name_prefix": {"value": self.prefix, "editable": True}}
         return self.robots if path == "/robots" else None
 
     def _change(self, method: str, path: str, body: dict[str, Any]) -> Answer:
@@ -82,7 +85,7 @@ class Harbor:
             return self._retention(method, path, body)
         elif path == "/robots":
             assert set(body) <= FIELDS["/robots"]
-            self.robots.append({**body, "id": 7, "name": f"robot${body['name']}", "editable": True})
+            self.robots.append({**body, "id": 7, "name": f"{self.prefix}{body['name']}", "editable": True})
             return Answer(201, json.dumps({"id": 7, "name": self.robots[-1]["name"], "secret": SECRET}))
         elif path == "/robots/7":
             assert set(body) <= ROBOT_FIELDS
@@ -182,6 +185,23 @@ def test_what_was_changed_by_hand_is_repaired(held: Harbor, url: str, tmp_path: 
     assert held.changes == ["PUT /retentions/1", "POST /projects/front/immutabletagrules", "PUT /robots/7"]
     held.changes.clear()
     run("--harbor", url)
+    assert not held.changes
+
+
+@pytest.mark.parametrize("prefix", ["robot$", "bot_"])
+def test_a_robot_whose_name_ends_as_ours_does_is_not_ours(held: Harbor, url: str, tmp_path: Path, prefix: str) -> None:
+    held.prefix = prefix
+    others: list[dict[str, Any]] = [
+        {"id": 8, "name": f"{prefix}legacy-package-platform", "level": "system", "permissions": []},
+        {"id": 9, "name": f"{prefix}back+package-platform", "level": "project", "permissions": []},
+    ]
+    held.robots += others
+    assert "robot package-platform is not there yet" in run("--harbor", url)[1]
+    assert run("--harbor", url, "--robot-secret", str(tmp_path / "robot"))[0] == 0
+    assert held.robots[:2] == others
+    assert [each["name"] for each in held.robots[2:]] == [f"{prefix}package-platform"]
+    held.changes.clear()
+    assert run("--harbor", url)[0] == 0
     assert not held.changes
 
 
