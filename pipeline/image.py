@@ -25,6 +25,22 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 # What Docker calls the same things.
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _EXECUTABLE, _PLAIN = 0o755, 0o644
+_TOP = "bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr var"
+_USR = "bin include lib lib32 lib64 libexec libx32 local sbin share src"
+_LOCAL = "bin etc include lib libexec sbin share src"
+_VAR = "cache lib local lock log mail opt run spool tmp"
+# An entry for a folder would give one of the base our owner, mode and time: /tmp would be writable for root alone, and
+# where /bin is a link, a folder would replace it. Which folders a base has is not known here, as its layers stay in the
+# registry; so those that every system has, and people's homes, get no entry: where one is missing after all, whoever
+# unpacks the layer makes it. Others get one, as not everybody makes those readable for all.
+_OF_THE_BASE = frozenset(
+    _TOP.split()
+    + [
+        f"{parent}/{name}"
+        for parent, names in (("usr", _USR), ("usr/local", _LOCAL), ("var", _VAR))
+        for name in names.split()
+    ]
+)
 
 
 class ImageError(PipelineError):
@@ -152,15 +168,18 @@ def _archive(tree: Path, into: str, modified: int) -> bytes:
     root = PurePosixPath(into.lstrip("/"))
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for parent in reversed([root, *root.parents[:-1]]):
-            archive.addfile(_entry(str(parent), tarfile.DIRTYPE, _EXECUTABLE, modified))
+            if not _is_of_the_base(parent):
+                archive.addfile(_entry(str(parent), tarfile.DIRTYPE, _EXECUTABLE, modified))
         for path in sorted(tree.rglob("*")):
-            name = str(root / path.relative_to(tree).as_posix())
+            place = root / path.relative_to(tree).as_posix()
+            name = str(place)
             if path.is_symlink():
                 link = _entry(name, tarfile.SYMTYPE, 0o777, modified)
                 link.linkname = str(path.readlink())
                 archive.addfile(link)
             elif path.is_dir():
-                archive.addfile(_entry(name, tarfile.DIRTYPE, _EXECUTABLE, modified))
+                if not _is_of_the_base(place):
+                    archive.addfile(_entry(name, tarfile.DIRTYPE, _EXECUTABLE, modified))
             else:
                 content = path.read_bytes()
                 mode = _EXECUTABLE if path.stat().st_mode & 0o100 else _PLAIN
@@ -168,6 +187,10 @@ def _archive(tree: Path, into: str, modified: int) -> bytes:
                 file.size = len(content)
                 archive.addfile(file, io.BytesIO(content))
     return stream.getvalue()
+
+
+def _is_of_the_base(folder: PurePosixPath) -> bool:
+    return str(folder) in _OF_THE_BASE or folder.parent == PurePosixPath("home")
 
 
 def _entry(name: str, kind: bytes, mode: int, modified: int) -> tarfile.TarInfo:

@@ -23,7 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config_repository import ConfigRepository
-from pipeline import git, release, state, upload
+from pipeline import git, image, release, state, upload
 from pipeline.__main__ import app
 from pipeline.errors import PipelineError, RefusedError
 from pipeline.git import Checkout, GitError, askpass
@@ -217,6 +217,32 @@ def test_a_tag_of_another_image_is_not_taken(
     run("push", API)
     assert built(program).tag == "2026-11-25-09-07-03"
     assert registry.manifests[NAME, first.tag] == before
+
+
+@pytest.mark.parametrize(
+    ("into", "folders"),
+    [
+        ("/tmp", []),
+        ("/tmp/site", ["tmp/site"]),
+        ("/var/tmp", []),
+        ("/root/app", ["root/app"]),
+        ("/home/app", []),
+        ("/home/app/web", ["home/app/web"]),
+        ("/usr/share/nginx/html", ["usr/share/nginx", "usr/share/nginx/html"]),
+        ("/app", ["app"]),
+    ],
+)
+def test_folders_that_a_base_has_keep_their_mode(
+    registry: FakeRegistry, program: Path, into: str, folders: list[str]
+) -> None:
+    assert registry
+    (program / "projects" / f"{API}.yaml").write_text(f"{PROJECT}  into: {into}\n")
+    run("build", API)
+    layout = program.parent / "work" / "image"
+    packed = image.blob(layout, str(image.read(layout).layers[-1]["digest"])).read_bytes()
+    found = files_of(packed)
+    assert [name for name, each in found.items() if each.isdir()] == folders
+    assert f"{into[1:]}/app.txt" in found
 
 
 def test_a_registry_that_is_away_for_a_moment_is_asked_again(registry: FakeRegistry, program: Path) -> None:
