@@ -60,13 +60,9 @@ class Repository:
         manifest = self._document(repository, f"manifests/{tag}", f"{repository}:{tag}")
         if "manifests" in manifest:
             machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
-            fitting = [
-                str(each["digest"])
-                for each in manifest["manifests"]
-                if (plain_mapping(each.get("platform")) or {}).get("architecture") == machine
-            ]
+            fitting = [str(each["digest"]) for each in manifest["manifests"] if _runs_on(machine, each)]
             if not fitting:
-                raise UploadError(f"{repository}:{tag} has no image for {machine}")
+                raise UploadError(f"{repository}:{tag} has no image for Linux on {machine}")
             manifest = self._document(repository, f"manifests/{fitting[0]}", f"{repository}:{tag}")
         config = self._document(repository, f"blobs/{manifest['config']['digest']}", f"{repository}:{tag}")
         return Image(cast("list[Mapping[str, Any]]", manifest["layers"]), config)
@@ -221,6 +217,11 @@ class Repository:
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise UploadError(f"{self.reference}: the registry refuses {about} ({status}): {reason}")
         raise UploadError(f"{self.reference}: the registry answers {status} for {about}: {reason}")
+
+
+def _runs_on(machine: str, descriptor: Mapping[str, Any]) -> bool:
+    platform_of = plain_mapping(descriptor.get("platform")) or {}
+    return platform_of.get("architecture") == machine and platform_of.get("os", "linux") == "linux"
 
 
 def _passing(response: httpx2.Response) -> bool:

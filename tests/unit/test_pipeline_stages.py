@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -217,6 +218,26 @@ def test_a_tag_of_another_image_is_not_taken(
     run("push", API)
     assert built(program).tag == "2026-11-25-09-07-03"
     assert registry.manifests[NAME, first.tag] == before
+
+
+def test_a_base_for_windows_is_not_taken(registry: FakeRegistry, program: Path) -> None:
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    linux = registry.manifests["base/dotnet", "9.0"]
+    registry.manifests["base/dotnet", digest(linux)] = linux
+
+    def offer(*systems: dict[str, str]) -> None:
+        index = [
+            {"digest": f"sha256:{'0' * 64}", "platform": {"architecture": machine, "os": "windows"}},
+            *({"digest": digest(linux), "platform": {"architecture": machine, **system}} for system in systems),
+        ]
+        registry.manifests["base/dotnet", "9.0"] = json.dumps({"manifests": index}).encode()
+
+    for system in ({"os": "linux"}, {}):
+        offer(system)
+        run("build", API)
+        Checkout(program.parent / "work" / "source", "source", {}).run("clean", "-ffdxq")
+    offer()
+    assert refused("build", API) == f"base/dotnet:9.0 has no image for Linux on {machine}"
 
 
 @pytest.mark.parametrize(
