@@ -133,14 +133,18 @@ class Repository:
         self._check(self._patiently(upload), f"layer {digest}", HTTPStatus.CREATED)
 
     def tag(self, tag: str, manifest: bytes) -> str:
-        """Give an image a tag, and return its digest.
+        """Give an image a tag, and return its digest; a tag that is this very image's already is fine.
 
         Raises:
             UploadError: If the registry can't be reached, is full, or refuses.
         """
         response = self._ask("PUT", f"manifests/{tag}", content=manifest, headers={"Content-Type": MANIFEST})
+        digest = digest_of(manifest)
+        # Harbor refuses to have an immutable tag sent again, also with the image that it has.
+        if response.status_code == HTTPStatus.PRECONDITION_FAILED and self.digest(tag) == digest:
+            return digest
         self._check(response, f"tag {tag}", HTTPStatus.CREATED)
-        return digest_of(manifest)
+        return digest
 
     def _document(self, repository: str, path: str, about: str) -> dict[str, Any]:
         response = self._ask("GET", path, repository=repository, headers={"Accept": f"{MANIFEST_TYPES}, */*"})

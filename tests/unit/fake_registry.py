@@ -1,10 +1,12 @@
 """A registry in memory, on loopback, that keeps what is pushed.
 
-It can be down, full, unwilling to share layers, want a login, or have its blobs on another server, as one on S3 or OSS.
+It can be down, full, slow or unwilling to share layers, break uploads off, have tags that are immutable, want a login,
+or have its blobs on another server, as one on S3 or OSS.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -23,6 +25,9 @@ class FakeRegistry:
         self.manifests: dict[tuple[str, str], bytes] = {}
         self.failures = 0
         self.full = False
+        self.immutable = False
+        self.slow_seconds = 0.0
+        self.broken_uploads = 0
         self.shares = True
         self.login = ""
         self.elsewhere = ""
@@ -97,6 +102,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.registry.full:
             error = {"code": "DENIED", "message": "adding 1 MiB of storage will exceed the quota of 10 GiB"}
             self._answer(412, {}, json.dumps({"errors": [error]}).encode())
+        elif kind == "manifests" and self.registry.immutable and (repository, rest) in self.registry.manifests:
+            # As Harbor does, whatever the image is.
+            error = {
+                "code": "PRECONDITION",
+                "message": f"Failed to process request due to '{rest}' configured as immutable.",
+            }
+            self._answer(412, {}, json.dumps({"errors": [error]}).encode())
+        elif kind == "blobs" and self.registry.broken_uploads:
+            self.registry.broken_uploads -= 1
+            time.sleep(self.registry.slow_seconds)
+            self._answer(502)
         elif kind == "manifests":
             self.registry.manifests[repository, rest] = content
             self.registry.manifests[repository, digest(content)] = content
@@ -104,6 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             wanted = parse_qs(urlsplit(rest).query)["digest"][0]
             assert wanted == digest(content)
+            time.sleep(self.registry.slow_seconds)
             self.registry.blobs[repository, wanted] = content
             self._answer(201)
 

@@ -220,6 +220,23 @@ def test_a_tag_of_another_image_is_not_taken(
     assert registry.manifests[NAME, first.tag] == before
 
 
+def test_an_immutable_tag_that_is_this_very_images_already_is_fine(
+    registry: FakeRegistry, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fixed(_: datetime) -> Iterator[str]:
+        return tags(datetime(2026, 11, 25, 9, 7, 3, tzinfo=UTC))
+
+    monkeypatch.setattr("pipeline.push.tags", fixed)
+    registry.immutable = True
+    run("build", API)
+    run("push", API)
+    first = built(program)
+    run("push", API)
+    assert built(program) == first
+    registry.manifests[NAME, "latest"] = b"{}"
+    assert "the registry answers 412 for tag latest: Failed to process" in refused("push", API)
+
+
 def test_a_base_for_windows_is_not_taken(registry: FakeRegistry, program: Path) -> None:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     linux = registry.manifests["base/dotnet", "9.0"]
