@@ -32,6 +32,8 @@ MANIFEST_TYPES = (
 )
 """The kinds of image that are understood, for the header ``Accept``."""
 _TIMEOUT_SECONDS = 10.0
+_STORED_SECONDS = 300.0
+"""After the last byte of a large layer, a registry may take minutes to check it and put it into its storage."""
 _AT_ONCE = 8
 
 
@@ -131,11 +133,16 @@ class Registry:
         # origin. What writes is not sent twice.
         follows = method in {"GET", "HEAD"}
 
+        answered = _STORED_SECONDS if method in {"PUT", "PATCH"} else _TIMEOUT_SECONDS
+        timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=answered)
+
         def send() -> httpx2.Response:
             token = self._tokens.get(scope) if self._is_ours(url) else None
             own = {**(headers or {}), **({"Authorization": token} if token else {})}
             body = content() if callable(content) else content
-            return self._client.request(method, url, headers=own, content=body, follow_redirects=follows)
+            return self._client.request(
+                method, url, headers=own, content=body, follow_redirects=follows, timeout=timeout
+            )
 
         try:
             response = http_client.connected(send)

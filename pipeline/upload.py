@@ -5,6 +5,7 @@ A registry that does not answer, or answers that it can't now, is asked again fo
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import time
@@ -120,7 +121,7 @@ class Repository:
             UploadError: If the registry can't be reached, is full, or refuses.
         """
         size = content.stat().st_size if isinstance(content, Path) else len(content)
-        body: Body = _parts(content) if isinstance(content, Path) else content
+        sent = _Sent(content)
 
         def upload() -> httpx2.Response:
             started = self._once("POST", "blobs/uploads/")
@@ -128,9 +129,9 @@ class Repository:
                 return started
             where = started.url.join(started.headers["Location"]).copy_merge_params({"digest": digest})
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-            return self._once("PUT", str(where), content=body, headers=headers)
+            return self._once("PUT", str(where), content=sent.parts, headers=headers)
 
-        self._check(self._patiently(upload), f"layer {digest}", HTTPStatus.CREATED)
+        self._check(self._patiently(upload, lambda: sent.furthest), f"layer {digest}", HTTPStatus.CREATED)
 
     def tag(self, tag: str, manifest: bytes) -> str:
         """Give an image a tag, and return its digest; a tag that is this very image's already is fine.
@@ -187,13 +188,22 @@ class Repository:
             method, repository or self.name, path, actions=actions, content=content, headers=headers
         )
 
-    def _patiently(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    def _patiently(
+        self, send: Callable[[], httpx2.Response], progress: Callable[[], int] = lambda: 0
+    ) -> httpx2.Response:
         """Send until the registry gives an answer that would not be another one soon.
+
+        The time that it may be away begins with a failure, as the upload before that may have taken longer; it begins
+        anew with each try that came further than those before.
+
+        Args:
+            send: Sends it; called for each try.
+            progress: How far the tries came.
 
         Raises:
             UploadError: If it can't be reached.
         """
-        until, wait = time.monotonic() + self._retry_seconds, _FIRST_WAIT_SECONDS
+        until, wait, furthest = 0.0, _FIRST_WAIT_SECONDS, -1
         while True:
             try:
                 response = send()
@@ -203,6 +213,8 @@ class Repository:
                 if not _passing(response):
                     return response
                 problem, last = f"{self.reference}: the registry answers {response.status_code}", response
+            if progress() > furthest:
+                until, wait, furthest = time.monotonic() + self._retry_seconds, _FIRST_WAIT_SECONDS, progress()
             if time.monotonic() + wait > until:
                 if last is not None:
                     return last
@@ -243,10 +255,18 @@ def _reason(response: httpx2.Response) -> str:
     return " ".join(part for part in parts if part) or "no reason given"
 
 
-def _parts(file: Path) -> Callable[[], Iterable[bytes]]:
-    def read() -> Iterable[bytes]:
-        with file.open("rb") as stream:
+class _Sent:
+    """A blob that is sent in parts, and how much of it was in the best try."""
+
+    def __init__(self, content: bytes | Path) -> None:
+        self._content = content
+        self.furthest = 0
+
+    def parts(self) -> Iterable[bytes]:
+        content = self._content
+        done = 0
+        with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as stream:
             while part := stream.read(_PART_BYTES):
                 yield part
-
-    return read
+                done += len(part)
+                self.furthest = max(self.furthest, done)

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -33,6 +34,7 @@ from pipeline.settings import Program
 from registry import ENDPOINT_VARIABLE
 from tests.unit.config_checkout import Checkout as Repository
 from tests.unit.fake_registry import FakeRegistry, digest
+from tests.unit.stand_in import always
 
 ROOT = Path(__file__).parents[2]
 API, NAME = "Some.Api", "back/some.api"
@@ -235,6 +237,47 @@ def test_an_immutable_tag_that_is_this_very_images_already_is_fine(
     assert built(program) == first
     registry.manifests[NAME, "latest"] = b"{}"
     assert "the registry answers 412 for tag latest: Failed to process" in refused("push", API)
+
+
+def test_an_upload_that_takes_longer_than_the_registry_may_be_away_is_tried_again(
+    registry: FakeRegistry, program: Path
+) -> None:
+    run("build", API)
+    registry.broken_uploads, registry.slow_seconds = 1, 0.5
+    assert "the registry answers 502; asked again" in run("push", API, "--retry-seconds", "0.3")
+    assert built(program).tag
+
+
+def test_a_try_that_comes_further_begins_the_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(upload.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(upload.time, "sleep", always(None))
+    monkeypatch.setattr(upload, "_PART_BYTES", 1)
+    breaks_after, tried = iter([1, 2, 2, 3, 3]), list[int]()
+
+    def request(_: object, method: str, *__: str, content: Callable[[], Iterable[bytes]], **___: object) -> object:
+        asked = httpx2.Request(method, "http://registry.invalid")
+        if method == "POST":
+            return httpx2.Response(202, headers={"Location": "/upload"}, request=asked)
+        tried.append(next(breaks_after))
+        assert len([*itertools.islice(content(), tried[-1] + 1)]) == tried[-1] + 1
+        clock[0] += 6 if tried[-1] < 3 else 60
+        return httpx2.Response(502, request=asked)
+
+    monkeypatch.setattr(upload.Registry, "request", request)
+    with pytest.raises(upload.UploadError, match="the registry answers 502 for layer"):
+        upload.Repository("harbor.example.com", NAME, retry_seconds=10).send("sha256:0", b"0123456789")
+    assert tried == [1, 2, 2, 3, 3]
+
+
+def test_a_large_layer_may_take_its_time_to_be_stored(
+    registry: FakeRegistry, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("build", API)
+    monkeypatch.setattr("registry._TIMEOUT_SECONDS", 1.0)
+    registry.slow_seconds = 2.0
+    assert "asked again" not in run("push", API)
+    assert built(program).tag
 
 
 def test_a_base_for_windows_is_not_taken(registry: FakeRegistry, program: Path) -> None:
