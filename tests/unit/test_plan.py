@@ -176,6 +176,13 @@ def test_restoring_declares_what_the_record_says_of_the_idle_colour() -> None:
     assert given.record == after("blueGreen", "1", "2")
 
 
+@pytest.mark.parametrize("strategy", ["rolling", "canary"])
+def test_restoring_declares_the_recorded_release_where_it_is_upgraded_in_its_place(strategy: StrategyName) -> None:
+    given = plan(after(strategy, "1"), wanted("2"), strategy, action="restore")
+    assert changes(given) == {"main": ("declare", "1")}
+    assert given.record == after(strategy, "1")
+
+
 def test_a_canary_wish_is_checked() -> None:
     with pytest.raises(ValueError, match="less than or equal to 100"):
         CanaryWish(tag="1", weight=101)
@@ -365,8 +372,10 @@ class Releases(RuleBasedStateMachine):
         if action == "tidy" and self.cluster.pods.get(record.live) != {record.slots[record.live].revision}:
             return  # `release tidy` leaves a project alone whose last release was cut off
         live = self.cluster.record.release
-        self._run(live.tag, action=action, steps=steps)
+        ended = self._run(live.tag, action=action, steps=steps)
         assert self.cluster.record.release == live
+        if ended and action == "restore":
+            assert self.cluster.pods[record.live] == {record.slots[record.live].revision}
 
     @precondition(lambda self: self.cluster.record is not None)
     @invariant()
