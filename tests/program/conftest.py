@@ -10,6 +10,7 @@ from typing import Any, cast
 import pulumi
 import pytest
 from pulumi.runtime.config import set_all_config
+from pulumi.runtime.mocks import MockMonitor
 
 import rollout
 from registry import Registry
@@ -82,6 +83,41 @@ class Recording(pulumi.runtime.Mocks):
 
 
 Run = Callable[..., Recording]
+
+
+@dataclass
+class Order:
+    """What waits for what, as the engine is told: URN → URNs; names are the types' and Pulumi's own."""
+
+    waits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+
+    def urn(self, name: str) -> str:
+        kind, resource = name.split(" ")
+        (found,) = [urn for urn in self.waits if urn.endswith(f":{kind}::{resource}")]
+        return found
+
+    def after(self, later: str, earlier: str) -> bool:
+        """Tell whether one resource, ``Ingress X``, is touched only when another is done."""
+        seen: set[str] = set()
+        left = [self.urn(later)]
+        while left:
+            seen |= (fresh := self.waits.get(left.pop(), set()) - seen)
+            left += fresh
+        return self.urn(earlier) in seen
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> Order:
+    """What the engine is told of dependencies."""
+    given, really = Order(), MockMonitor.RegisterResource  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+    def register(monitor: MockMonitor, request: Any) -> Any:
+        urn = monitor.make_urn(request.parent, request.type, request.name)
+        given.waits[urn] = set(request.dependencies)
+        return really(monitor, request)  # pyright: ignore[reportUnknownVariableType]
+
+    monkeypatch.setattr(MockMonitor, "RegisterResource", register)
+    return given
 
 
 def waited_by(monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Awaitable[None]]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pytest
-from pulumi.runtime.mocks import MockMonitor
 
 from components import FrontendApp, FrontendAppArgs, PackageApp, PackageAppArgs
 from model.environment import Environment, Ingress, Registry
@@ -16,7 +14,7 @@ from model.plan import Action, CanaryWish
 from model.project import parse_project
 from model.release import RECORD_ANNOTATION, Record, parse_record
 from model.stack import Application, Image
-from tests.program.conftest import Recording
+from tests.program.conftest import Order, Recording
 from tests.program.test_library import run
 
 ENVIRONMENT = Environment(
@@ -28,41 +26,6 @@ ENVIRONMENT = Environment(
 )
 
 
-@dataclass
-class Order:
-    """What waits for what, as the engine is told: URN → URNs; names are the types' and Pulumi's own."""
-
-    waits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
-
-    def urn(self, name: str) -> str:
-        kind, resource = name.split(" ")
-        (found,) = [urn for urn in self.waits if urn.endswith(f":{kind}::{resource}")]
-        return found
-
-    def after(self, later: str, earlier: str) -> bool:
-        """Tell whether one resource, ``Ingress X``, is touched only when another is done."""
-        seen: set[str] = set()
-        left = [self.urn(later)]
-        while left:
-            seen |= (fresh := self.waits.get(left.pop(), set()) - seen)
-            left += fresh
-        return self.urn(earlier) in seen
-
-
-@pytest.fixture
-def order(monkeypatch: pytest.MonkeyPatch) -> Order:
-    """What the engine is told of dependencies."""
-    given, really = Order(), MockMonitor.RegisterResource  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-
-    def register(monitor: MockMonitor, request: Any) -> Any:
-        urn = monitor.make_urn(request.parent, request.type, request.name)
-        given.waits[urn] = set(request.dependencies)
-        return really(monitor, request)  # pyright: ignore[reportUnknownVariableType]
-
-    monkeypatch.setattr(MockMonitor, "RegisterResource", register)
-    return given
-
-
 def release(  # noqa: PLR0913 - the facts of a release
     tag: str,
     record: Record | None,
@@ -71,6 +34,7 @@ def release(  # noqa: PLR0913 - the facts of a release
     canary: CanaryWish | None = None,
     action: Action = "release",
     check: Callable[..., None] | None = None,
+    environment: Environment = ENVIRONMENT,
     **fields: Any,
 ) -> Recording:
     fields = {"kind": kind, "routes": [{"host": "api"}], **fields}
@@ -81,8 +45,8 @@ def release(  # noqa: PLR0913 - the facts of a release
         action=action,
     )  # fmt: skip
     if kind == "backend":
-        return run(lambda: PackageApp("X", PackageAppArgs(application, ENVIRONMENT, check=check)))
-    return run(lambda: FrontendApp("X", FrontendAppArgs(application, ENVIRONMENT, check=check)))
+        return run(lambda: PackageApp("X", PackageAppArgs(application, environment, check=check)))
+    return run(lambda: FrontendApp("X", FrontendAppArgs(application, environment, check=check)))
 
 
 def record_of(recording: Recording) -> Record:
