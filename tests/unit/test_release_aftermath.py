@@ -7,20 +7,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
+from math import inf
 from typing import Any
 
 import pytest
 
 from registry import Registry
-from release.change import Changed, Changer, Options, Wish
+from release.change import SAME_AGAIN_SECONDS, Changed, Changer, Options, Wish
 from release.cluster import Cluster, ClusterError
 from release.commands import Order, Session, exit_code, rollback
 from release.commands import told as tell
 from release.errors import BROKEN, DONE, FAILED, REFUSED, InterruptedRunError, PulumiError
 from release.migrations import Leave
-from release.pulumi import Pulumi
+from release.pulumi import Command, Pulumi
 from release.screen import Screen
-from release.watch import Watch
+from release.watch import Attempt, Watch, Watched
 from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STEP, FakeStack, deployment, pod, record
 from tests.unit.stand_in import always
 
@@ -102,6 +103,47 @@ def test_a_record_that_can_not_be_read_under_the_lock_ends_the_run(
         "whether another release came between could not be seen: the cluster does not answer: timed out; "
         "run the same command again",
     )
+
+
+def test_a_record_that_can_not_be_read_once_something_was_touched_is_put_back(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.order(HANGING, {"events": [BEGUN]})
+    read: Callable[..., Any] = Cluster.record
+
+    def silent_at_first(cluster: Cluster, name: str) -> Any:
+        if len(stack.calls()) == 1:
+            raise ClusterError("the cluster does not answer: timed out")
+        return read(cluster, name)
+
+    monkeypatch.setattr(Cluster, "record", silent_at_first)
+    changed = deployed(stack, told)
+    assert exit_code(changed) == FAILED
+    assert changed.attempt.reason.startswith("whether another release came between could not be seen")
+    assert len(stack.calls()) == 2
+
+
+@pytest.mark.parametrize(
+    ("project", "patience"),
+    [("kind: backend\n", [SAME_AGAIN_SECONDS, inf]), ("kind: backend\nmigrate: [migrate]\n", [inf, inf])],
+    ids=["at once", "after a migration"],
+)
+def test_bad_pods_of_before_may_stay_until_pulumi_has_come_to_them(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch, project: str, patience: list[float]
+) -> None:
+    """A release, and the put-back: what that waits for to mend is what it mends."""
+    (stack.program.folder / "projects" / f"{PROJECT}.yaml").write_text(project)
+    stack.order(FAILING, {"events": [BEGUN]})
+    seen: list[float] = []
+    watch: Callable[..., Attempt] = Changer._watch
+
+    def noted(changer: Changer, command: Command, watched: Watched) -> Attempt:
+        seen.append(watched.found.patience)
+        return watch(changer, command, watched)
+
+    monkeypatch.setattr(Changer, "_watch", noted)
+    deployed(stack, told)
+    assert seen == patience
 
 
 # A cluster that goes silent.
@@ -278,6 +320,24 @@ def test_a_slot_that_was_not_as_recorded_tells_nothing_of_what_is_put_back(stack
     stack.order(FAILING, {"events": [BEGUN], "wants": "1"})
     stack.save({"resources": []})
     assert exit_code(deployed(stack, told)) == FAILED
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "said"),
+    [("1", FAILED, []), ("2", BROKEN, ["put back: slot main runs revision r2, not r1"])],
+    ids=["it comes back", "it stays"],
+)
+def test_a_put_back_that_changes_nothing_reads_the_cluster_anew_and_is_tried_once_more(
+    stack: FakeStack, told: io.StringIO, then: str, code: int, said: list[str]
+) -> None:
+    """The state does not know of what the failed run has changed, and is believed at first."""
+    parent = stack.program.urn(stack.application("2"))
+    stack.save({"resources": [{"urn": parent}, {"urn": f"{parent}-main", "parent": parent}]})
+    stack.order({**FAILING, "wants": "2"}, {"events": [BEGUN]}, {"events": [BEGUN, STEP], "wants": then})
+    changed = deployed(stack, told)
+    assert ["--refresh" in call["words"] for call in stack.calls()] == [False, False, True]
+    assert exit_code(changed) == code
+    assert list(changed.attempt.details) == said
 
 
 def test_what_another_run_has_released_meanwhile_is_not_put_back(

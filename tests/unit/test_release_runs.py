@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import release.change
 import release.lock
 from model.release import Release, Slot
 from release import hold
@@ -40,6 +41,7 @@ from release.screen import Screen
 from release.signals import Signals
 from release.watch import Watch
 from tests.unit.fake_stack import BEGUN, CRASHING, NAME, PROJECT, STACK_FILE, STEP, FakeStack, deployment, pod, record
+from tests.unit.stand_in import always
 
 DEADLINE_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
@@ -212,6 +214,14 @@ def test_what_failed_before_it_touched_anything_is_refused(changer: Changer, sta
     assert len(stack.calls()) == 1
 
 
+def test_a_pulumi_that_was_killed_is_put_back_as_nobody_knows_what_it_has_touched(
+    changer: Changer, stack: FakeStack
+) -> None:
+    stack.order({"events": [BEGUN], "code": 128 + signal.SIGKILL}, {"events": [BEGUN]})
+    assert exit_code(deployed(changer, stack)) == FAILED
+    assert [call["instruction"]["action"] for call in stack.calls()] == ["release", "restore"]
+
+
 def test_a_failure_to_put_back_has_a_code_of_its_own(changer: Changer, stack: FakeStack) -> None:
     stack.order({"events": [BEGUN, STEP], "code": 255})
     changed = deployed(changer, stack)
@@ -300,6 +310,56 @@ def test_a_lock_of_another_host_is_never_cleared(stack: FakeStack, told: io.Stri
         deployed(changer, stack)
     assert file.exists()
     assert stack.calls() == []
+
+
+def locked_in_a_bucket(host: str) -> dict[str, Any]:
+    """Return what a `pulumi` does that finds another's lock in object storage."""
+    url = "s3://state/.pulumi/locks/organization/p/test/2b.json"
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    told = f"{url}: created by ci@{host} (pid {ended_pid()}) at {at}"
+    return {"output": f"error: the stack is currently locked by 1 lock(s).\n  {told}", "code": 255}
+
+
+def test_in_object_storage_pulumi_clears_the_lock_of_a_process_that_is_gone(
+    changer: Changer, stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
+    stack.order(locked_in_a_bucket(socket.gethostname()), {}, {"events": [BEGUN, STEP]})
+    assert exit_code(deployed(changer, stack)) == DONE
+    assert [call["words"][0] for call in stack.calls()] == ["up", "cancel", "up"]
+    assert "is cleared: that process is gone" in told.getvalue()
+
+
+def test_in_object_storage_a_lock_of_another_host_is_never_cleared(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
+    stack.order(locked_in_a_bucket("elsewhere"))
+    screen = Screen(out=io.StringIO(), err=told)
+    with pytest.raises(LockedError, match="release unlock -s test"):
+        deployed(Changer(stack.program, stack.cluster, screen, Options("release deploy", lock_seconds=0.0)), stack)
+    assert {call["words"][0] for call in stack.calls()} == {"up"}
+
+
+def test_the_lock_of_a_pulumi_that_this_run_has_killed_is_cleared_whoever_else_has_this_name(
+    stack: FakeStack, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release.lock, "_may_be_anothers", always(answer=True))
+    monkeypatch.setattr(release.change, "STOP_SECONDS", 0.2)
+    stack.order({"events": [BEGUN, STEP], "hangs": True, "deaf": True, "wants": "2"}, {"events": [BEGUN], "wants": "1"})
+    left: list[Path] = []
+
+    def pods(*_: object) -> list[dict[str, Any]]:
+        if stack.calls() and not left:
+            left.append(lock(stack, ended_pid()))
+        return [pod("2", **CRASHING)] if stack.calls() else []
+
+    monkeypatch.setattr(Cluster, "pods", pods)
+    screen = Screen(out=io.StringIO(), err=told)
+    changed = deployed(Changer(stack.program, stack.cluster, screen, Options("release", lock_seconds=1.0)), stack)
+    assert "pulumi did not stop within 0 s: it is killed" in told.getvalue()
+    assert exit_code(changed) == FAILED
+    assert [file.exists() for file in left] == [False]
 
 
 def test_two_on_one_host_take_turns(stack: FakeStack, changer: Changer, told: io.StringIO) -> None:
