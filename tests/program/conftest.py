@@ -149,11 +149,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         *,
         earlier: Mapping[str, Any] | None = None,
         earlier_outputs: Mapping[str, Any] | None = None,
+        preview: bool = False,
         **config: Any,
     ) -> Recording:
         recording = Recording(earlier=earlier or {}, earlier_outputs=earlier_outputs or {})
         pulumi.runtime.set_mocks(
-            recording, project="package-platform", stack=stack, preview=False, organization="organization"
+            recording, project="package-platform", stack=stack, preview=preview, organization="organization"
         )
         merged = {**read_stack_file(PROGRAM, stack), **config}
         set_all_config({f"package-platform:{key}": json.dumps(value) for key, value in merged.items()})

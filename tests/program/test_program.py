@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pulumi
@@ -9,8 +10,10 @@ import pytest
 from pulumi.runtime.mocks import MockMonitor
 
 import rollout
+import smoke
 from manifests import asset_bridge
 from model.names import SlotName
+from model.plan import SlotPlan
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from model.stack import Application
 from tests.conftest import STACKS
@@ -173,6 +176,26 @@ def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, m
     instruction = Instruction(project="packet", records={"packet": record_of(second, "packet")}, ready=("packet-blue",))
     monkeypatch.setenv(INSTRUCTION_VARIABLE, instruction.model_dump_json())
     assert record_of(run("test", tags={"packet": old}), "packet").live == "blue", "the caller has just seen them"
+
+
+def test_a_preview_neither_waits_for_pods_nor_asks_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def wait(_: Application, slot: SlotName) -> None:
+        asked.append(f"are the pods of {slot} there")
+
+    def check(*_: object) -> Callable[[Application, SlotPlan], None]:
+        return lambda _, slot: asked.append(f"are the answers of {slot.name} right")
+
+    waited_by(monkeypatch, wait)
+    monkeypatch.setattr(smoke, "check", check)
+    second = run("test", earlier=recorded(run("test")), tags={"packet": "2022-08-03-18-54"})
+    back: dict[str, Any] = {"earlier": recorded(second), "tags": {"packet": "2022-08-02-16-59"}, "allowOlder": "packet"}
+    asked.clear()
+    assert record_of(run("test", preview=True, **back), "packet").live == "blue"
+    assert asked == []
+    run("test", **back)
+    assert asked == ["are the pods of blue there", "are the answers of blue right"]
 
 
 def bridges(recording: Recording) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime.config import set_all_config
 
 import settings
 from model.problems import Problem
@@ -66,6 +67,12 @@ def named(recording: Recording, deployment: str) -> set[str]:
     return {
         each["valueFrom"]["secretKeyRef"]["name"] for each in own["env"] if "secretKeyRef" in each.get("valueFrom", {})
     }
+
+
+def test_a_key_of_digits_is_a_text(run: Run) -> None:
+    run("test")
+    set_all_config({"package-platform:secretKey": "1" * 32, "package-platform:platform": "true"})
+    assert settings._stack_config() == {"secretKey": "1" * 32, "platform": True}  # pyright: ignore[reportPrivateUsage]
 
 
 def state(*recordings: Recording) -> dict[str, Any]:

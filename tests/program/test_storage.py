@@ -155,6 +155,15 @@ def test_a_change_that_a_volume_could_not_follow_stops_the_run(stored: Stored) -
     assert f"{FILE}:storage.0.size" in str(caught.value)
 
 
+def test_a_singleton_that_would_start_beside_itself_stops_the_run(stored: Stored) -> None:
+    first = stored([])
+    with pytest.raises(
+        pulumi.RunError, match="singleton: it runs as a Deployment, beside which a StatefulSet"
+    ) as caught:
+        stored([OWN], earlier=state(first))
+    assert "nothing was changed" in str(caught.value)
+
+
 def test_a_targeted_run_declares_what_it_must_not_delete(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stored([DATA])
     (service,) = (each for each in first.of("Service") if each.name == API)

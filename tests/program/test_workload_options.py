@@ -6,7 +6,7 @@ import pulumi
 import pytest
 
 from components import PackageApp, PackageAppArgs, _workload
-from model.plan import CanaryWish
+from model.plan import Action, CanaryWish
 from model.project import parse_project
 from model.release import Record, Release, Slot
 from model.stack import Application, Image
@@ -28,12 +28,13 @@ def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def declare(record: Record | None, canary: CanaryWish | None = None, **fields: Any) -> None:
+def declare(record: Record | None, canary: CanaryWish | None = None, action: Action = "release", **fields: Any) -> None:
     project = parse_project("projects/x.yaml", {"kind": "backend", **fields}, "test")
     image = Image(repository="harbor.example.com/back/x", tag="2")
     application = Application(
-        gitea_name="X", file="projects/x.yaml", project=project, image=image, record=record, canary=canary
-    )
+        gitea_name="X", file="projects/x.yaml", project=project, image=image, record=record, canary=canary,
+        action=action,
+    )  # fmt: skip
     run(lambda: PackageApp("X", PackageAppArgs(application, ENVIRONMENT)))
 
 
@@ -93,6 +94,22 @@ def test_what_is_left_as_it_is_may_differ_in_its_notes_and_never_in_all_metadata
     ignored = options["Deployment X-blue"][1].ignore_changes
     assert {"metadata.labels", "metadata.annotations", "spec.template"} <= set(ignored)
     assert not {"metadata", "spec"} & set(ignored)
+
+
+@pytest.mark.parametrize("fields", [{}, {"autoscaling": {"maxReplicas": 9}}], ids=["by itself", "autoscaled"])
+def test_a_parked_colour_loses_its_pods_and_nothing_brings_them_back(
+    options: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    live = ran("1").slots["main"]
+    parked = live.model_copy(update={"warm": False})
+    record = Record(live="green", slots={"green": live, "blue": parked}, history=ran("1").history)
+    declare(record, action="tidy", strategy="blueGreen", **fields)
+    made, given = options["Deployment X-blue"]
+    assert made.pulumi_resource_type == "kubernetes:apps/v1:Deployment"
+    assert "spec.template" in given.ignore_changes
+    assert "spec.replicas" not in given.ignore_changes
+    assert "HorizontalPodAutoscaler X-blue" not in options
+    assert ("HorizontalPodAutoscaler X-green" in options) == bool(fields)
 
 
 def test_a_colour_that_is_to_take_over_gets_its_number(options: dict[str, Any]) -> None:

@@ -102,6 +102,12 @@ def test_a_canary_has_its_share_of_what_carries_the_load_and_no_autoscaler() -> 
     assert replicas(rendered(ran(("main", "2")), {}, "canary"))["canary"] == 1
 
 
+def test_a_canary_has_at_least_its_share_unless_the_project_says_how_many() -> None:
+    stable: dict[str, Any] = {"autoscaling": None, "replicas": 6}
+    assert replicas(rendered(ran(("main", "2")), {}, "canary", **stable))["canary"] == 2, "25 % of 6, rounded up"
+    assert replicas(rendered(ran(("main", "2")), {}, "canary", **stable, canary={"replicas": 4}))["canary"] == 4
+
+
 def test_the_state_tells_how_many_pods_there_are() -> None:
     def stored(kind: str, replicas: object) -> dict[str, Any]:
         return {"type": kind, "outputs": {"metadata": {"name": "x"}, "spec": {"replicas": replicas}}}

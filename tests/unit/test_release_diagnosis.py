@@ -1,5 +1,6 @@
 """When is a release hopeless? Pods and Deployments as a real API server told them, shortened."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -188,6 +189,44 @@ def test_a_pod_that_was_ready_may_say_no_for_a_while() -> None:
     assert diagnosis.look([deployment()], [pod(RUNNING)], 0.0).hopeless is None
     for now in (1.0, 100.0):
         assert diagnosis.look([deployment()], [pod({**RUNNING, "ready": False})], now).hopeless is None
+
+
+def before_all(status: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod with one container in a state that runs before its own one, or beside it, and holds it up."""
+    given = pod(status)
+    given["status"]["initContainerStatuses"] = [
+        {**each, "name": "asset-bridge"} for each in given["status"]["containerStatuses"]
+    ]
+    given["status"]["containerStatuses"] = []
+    return given
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        waiting("CreateContainerConfigError", 'secret "db" not found'),
+        waiting("ImagePullBackOff", "not found"),
+        waiting("CrashLoopBackOff", restartCount=1, lastState={"terminated": CRASHED}),
+    ],
+    ids=["no secret", "no image", "crash loop"],
+)
+def test_a_container_that_runs_before_the_others_fails_like_any_and_is_named(status: dict[str, Any]) -> None:
+    alone = verdict(pod(status))
+    assert alone is not None
+    assert verdict(before_all(status)) == replace(alone, container="asset-bridge")
+    seen = [Diagnosis(IMAGE).look([deployment()], [each], 0.0).pods for each in (pod(status), before_all(status))]
+    assert seen[0] == seen[1]
+
+
+def test_restarts_of_a_container_that_runs_before_the_others_count_only_from_here_on() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    found = [
+        diagnosis.look([deployment()], [before_all({**RUNNING, "restartCount": count})], float(count)).hopeless
+        for count in (7, 8, 9)
+    ]
+    assert found[:2] == [None, None]
+    assert found[2] is not None
+    assert found[2].container == "asset-bridge"
 
 
 def test_pods_of_other_releases_never_count() -> None:
