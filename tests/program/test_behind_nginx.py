@@ -1,5 +1,7 @@
 """The order of a project's resources behind nginx: the Service moves the traffic, and an Ingress a canary's part."""
 
+from typing import Any
+
 import pytest
 
 from model.plan import CanaryWish
@@ -30,7 +32,7 @@ def test_a_canary_gets_its_part_when_it_is_ready(order: Order) -> None:
 
 
 def test_the_second_half_of_a_pair_is_touched_when_the_first_has_the_traffic(order: Order) -> None:
-    pair = {"strategy": "blueGreen", "blueGreen": {"after": "both"}}
+    pair: dict[str, Any] = {"strategy": "blueGreen", "blueGreen": {"after": "both"}}
     before = ran("1", environment=ENVIRONMENT, **pair)
     order.waits.clear()
     release("2", before, environment=ENVIRONMENT, **pair)

@@ -69,8 +69,8 @@ def named(recording: Recording, deployment: str) -> set[str]:
     }
 
 
-def test_a_key_of_digits_is_a_text(run: Run) -> None:
-    run("test")
+@pytest.mark.usefixtures("run")
+def test_a_key_of_digits_is_a_text() -> None:
     set_all_config({"package-platform:secretKey": "1" * 32, "package-platform:platform": "true"})
     assert settings._stack_config() == {"secretKey": "1" * 32, "platform": True}  # pyright: ignore[reportPrivateUsage]
 

@@ -135,7 +135,7 @@ def test_bad_pods_of_before_may_stay_until_pulumi_has_come_to_them(
     (stack.program.folder / "projects" / f"{PROJECT}.yaml").write_text(project)
     stack.order(FAILING, {"events": [BEGUN]})
     seen: list[float] = []
-    watch: Callable[..., Attempt] = Changer._watch
+    watch: Callable[..., Attempt] = Changer._watch  # pyright: ignore[reportPrivateUsage]
 
     def noted(changer: Changer, command: Command, watched: Watched) -> Attempt:
         seen.append(watched.found.patience)
