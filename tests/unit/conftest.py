@@ -23,10 +23,11 @@ def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of its own, by a name that no other has, wherever the tests run: a container of CI has neither."""
-    (tmp_path / "namespace").symlink_to("pid:[4026531836]")
-    monkeypatch.setattr(lock, "_PID_NAMESPACE", str(tmp_path / "namespace"))
+    namespace = tmp_path_factory.mktemp("machine") / "namespace"
+    namespace.symlink_to("pid:[4026531836]")
+    monkeypatch.setattr(lock, "_PID_NAMESPACE", str(namespace))
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
 
 

@@ -141,7 +141,7 @@ def test_the_env_script_can_be_sourced_twice(instance: Instance) -> None:
     clean = {"PATH": "/usr/bin:/bin"}
     printed = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, check=True).stdout
     variables = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-    assert variables["PATH"] == f"{instance.binaries}:{instance.root}/.venv/bin:/usr/bin:/bin"
+    assert variables["PATH"] == f"{instance.binaries}:{instance.root}/.venv/bin:{instance.root}/bin:/usr/bin:/bin"
     assert variables["PULUMI_BACKEND_URL"] == f"file://{instance.state}/pulumi-state"
     assert Path(variables["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text() == "package-platform-dev"
     assert (instance.state / "passphrase").stat().st_mode & 0o077 == 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests import Manifest
@@ -150,6 +150,7 @@ def expanded(text: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$(\$|\((?P<name>[^)]*)\))", of, text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="$()AB ", max_size=12))
 @example("do $$ begin end $$")
 @example("^a$$")

@@ -860,7 +860,7 @@ def test_after_an_interruption_no_other_project_is_released(
     live = [{"project": name, "deployed": "1", "config": None} for name in (API, "Third.Api")]
     (commands / "status.json").write_text(json.dumps({"projects": live}))
     command = commands / "release"
-    command.write_text(command.read_text().replace("exit ", "kill -INT $PPID; sleep 0.5; exit "))
+    command.write_text(command.read_text().replace("exit ", "sleep 1; kill -INT $PPID; sleep 0.5; exit "))
     (commands / "code").write_text("3")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
