@@ -1,8 +1,10 @@
 """Fixtures of all unit tests."""
 
 import io
+import signal
 import socket
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     namespace.symlink_to("pid:[4026531836]")
     monkeypatch.setattr(lock, "_PID_NAMESPACE", str(namespace))
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Generator[None]:
+    """A terminal whose end is heard of, also where the tests were begun with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
