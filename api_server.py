@@ -46,6 +46,7 @@ class ApiServer:
             Any of ``UNUSABLE``: If the kubeconfig is not usable, or its command gives no credential.
         """
         self._config = config
+        self._plugin = config.user.exec if config.user else None
         self._seconds = seconds
         self._client = self._connected()
 
@@ -65,7 +66,7 @@ class ApiServer:
             OSError: Likewise, of a file that is gone.
         """
         answer = self._client.get(path, params=params, headers=headers)
-        if answer.status_code != HTTPStatus.UNAUTHORIZED or not (self._config.user and self._config.user.exec):
+        if answer.status_code != HTTPStatus.UNAUTHORIZED or not self._plugin:
             return answer
         self._client.close()
         self._client = self._connected()
@@ -77,8 +78,8 @@ class ApiServer:
 
     def _connected(self) -> httpx2.Client:
         config = self._config
-        if config.user and config.user.exec:
-            config = config._replace(user=credential(config.user.exec))
+        if self._plugin:
+            config = config._replace(user=credential(self._plugin))
         return Client(config, ConnectionParams(timeout=httpx2.Timeout(self._seconds)))
 
 

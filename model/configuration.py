@@ -281,15 +281,16 @@ def build(  # noqa: PLR0913 - the facts about one content
                     secret_files[each.key] = SecretBytes(secret)
                 variables = _parsed(each, name, secret, problems)
                 secret_env |= {key: SecretBytes(value.encode()) for key, value in variables.items()}
+    told = env.keys() | secret_env.keys()
     problems += [
         Problem(f"projects/{project}.yaml", f"env.{name}", "is in the config repository's file too: remove one of them")
-        for name in sorted((env.keys() | secret_env.keys()) & set(taken))
+        for name in sorted(told & set(taken))
     ]
     problems += [
         Problem(
             repository, f"env.{name}", f"the pods of {project} have this variable of their own: choose another name"
         )
-        for name in sorted((env.keys() | secret_env.keys()) & set(of_pods))
+        for name in sorted(told & set(of_pods))
     ]
     problems += [
         Problem(repository, f"env.{name}", "is in an encrypted file too: remove one of them")

@@ -393,7 +393,7 @@ class ProjectBase(Frozen):
         both = {*self.env} & {*secret}
         if both:
             return f"{min(both)} is in env and in secrets.env: remove one of the two"
-        own = {*self.env, *secret} & {*POD_VARIABLES}
+        own = {*self.variables} & {*POD_VARIABLES}
         return f"{min(own)} is a variable that every pod has of its own: choose another name" if own else ""
 
     def _paths(self) -> dict[str, Sequence[str]]:

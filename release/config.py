@@ -43,22 +43,17 @@ def not_older(program: Program, application: Application) -> Callable[[Record | 
         program: The stack.
         application: The project, with its configuration.
     """
+    stays = newer(program, application)
 
     def check(record: Record | None) -> None:
-        runs = record.release.config if record else None
-        if application.config is None or runs is None or application.config == runs:
+        runs = stays(record)
+        if runs is None or application.config is None:
             return
-        try:
-            content = Content(ref=application.config)
-            back = goes_back(_repository(program), content, runs)
-        except ConfigRepositoryError as error:
-            raise RefusedError(str(error)) from None
-        if back:
-            wanted, name = application.config.revision[:SHORT], application.gitea_name
-            raise RefusedError(
-                f"{name}: commit {wanted} of the config repository is older than {runs.revision[:SHORT]}, which runs, "
-                f"or that is not in the checkout: bring it up to date, or say so with --config-rev {wanted}"
-            )
+        wanted, name = application.config.revision[:SHORT], application.gitea_name
+        raise RefusedError(
+            f"{name}: commit {wanted} of the config repository is older than {runs.revision[:SHORT]}, which runs, "
+            f"or that is not in the checkout: bring it up to date, or say so with --config-rev {wanted}"
+        )
 
     return check
 

@@ -42,6 +42,11 @@ class Operation:
         return self.urn.split("::")[2].rsplit("$", 1)[-1]
 
     @property
+    def of_kubernetes(self) -> bool:
+        """Whether it is about an object of the cluster, and not about a cloud's resource."""
+        return self.type.startswith(_KUBERNETES)
+
+    @property
     def id(self) -> str:
         """What the provider calls the object."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
@@ -68,8 +73,8 @@ def pending(checkpoint: bytes) -> list[Operation]:
         return []
     content = cast("Object", json.loads(checkpoint))
     deployment = inner(content, "checkpoint", "latest") or inner(content, "deployment")
-    operations = [_operation(each) for each in items(deployment, "pending_operations")]
-    return [each for each in operations if each.type.startswith(_KUBERNETES)]
+    operations = map(_operation, items(deployment, "pending_operations"))
+    return [each for each in operations if each.of_kubernetes]
 
 
 def completed(state: Object, existing: Collection[Operation]) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def completed(state: Object, existing: Collection[Operation]) -> dict[str, Any]:
     deployment = dict(inner(state, "deployment"))
     there = {each.urn: each.id for each in existing}
     pending_operations = items(deployment, "pending_operations")
-    ended = [each for each in pending_operations if each.get("type") == CREATING and _of_kubernetes(each)]
+    ended = [each for each in pending_operations if each.get("type") == CREATING and _operation(each).of_kubernetes]
     begun = [inner(each, "resource") for each in ended]
     added = [{**each, "id": there[str(each["urn"])]} for each in begun if str(each.get("urn")) in there]
     deployment["resources"] = [*items(deployment, "resources"), *added]
@@ -102,10 +107,6 @@ def to_read(operations: Iterable[Operation], existing: Iterable[Operation]) -> l
     """
     changed = (each.urn for each in operations if each.kind != CREATING)
     return sorted({*changed, *(each.urn for each in existing)})
-
-
-def _of_kubernetes(told: Object) -> bool:
-    return _operation(told).type.startswith(_KUBERNETES)
 
 
 def _operation(told: Object) -> Operation:
