@@ -1,8 +1,10 @@
 """The Pulumi program: settings → cluster → namespace → ingress → projects → exports."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -72,8 +74,19 @@ def tell(stack: Stack) -> None:
             )
 
 
+def keep_on_path(folder: str) -> None:
+    """Let what runs after this file's text load modules of the program.
+
+    ``pulumi up`` has the folder run by ``runpy.run_path``, which takes it off Python's path at the end of the text;
+    checks and waits come later, as callbacks of outputs.
+    """
+    if folder not in sys.path[1:]:  # the first entry is the one that goes
+        sys.path.append(folder)
+
+
 def main() -> None:
     """Declare everything that the selected stack consists of."""
+    keep_on_path(str(Path(__file__).resolve().parent))
     stack = load_stack()
     if stack.whole:
         tell(stack)

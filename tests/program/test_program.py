@@ -1,6 +1,8 @@
 """The program under mocks, for all three stacks."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +18,30 @@ from model.names import SlotName
 from model.plan import SlotPlan
 from model.release import INSTRUCTION_VARIABLE, RECORD_ANNOTATION, Instruction, Record, parse_record
 from model.stack import Application
+from settings import PROGRAM
 from tests.conftest import STACKS
 from tests.program.conftest import Recording, Run, waited_by
 
+AS_A_FOLDER = """
+import json, runpy, sys
+import pulumi
+from pulumi.runtime.config import set_all_config
+import rollout
+from registry import Registry
+from settings import PROGRAM, read_stack_file
+from tests.program.conftest import Recording
+Registry.digests = lambda self, images: {image: "sha256:" + "0" * 64 for image in images}
+async def there(*_): pass
+rollout.slot_rollout = lambda *_: there
+names = dict(project="package-platform", stack="test", organization="organization")
+pulumi.runtime.set_mocks(Recording(), preview=False, **names)
+set_all_config({f"package-platform:{k}": json.dumps(v) for k, v in read_stack_file(PROGRAM, "test").items()})
+sys.path = [each for each in sys.path if each not in ("", str(PROGRAM))]
+pulumi.runtime.test(lambda: runpy.run_path(str(PROGRAM)))()
+sys.modules.pop("api_server", None)
+import api_server
+"""
+"""What ``pulumi up`` does: the folder is run, and off Python's path when its text has ended."""
 KINDS_PER_PROJECT = ("ServiceAccount", "Deployment", "PodDisruptionBudget", "Service", "Ingress")
 
 
@@ -345,3 +368,9 @@ def test_bad_settings_stop_the_program_before_anything_is_declared(run: Run) -> 
         "where a release must be repeatable: name the tag that latest stands for",
         "Pulumi.uat.yaml:package-platform:tags.packt: there is no project file for it; did you mean 'packet'?",
     ]
+
+
+def test_callbacks_of_outputs_find_the_programs_modules_also_when_its_text_has_ended() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", AS_A_FOLDER]
+    done = subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
