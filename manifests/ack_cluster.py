@@ -129,18 +129,35 @@ def _network(settings: AckSettings, network: CloudNetwork) -> Iterable[CloudReso
         "tags": tags,
     }
     yield CloudResource("security-group", "ecs.SecurityGroup", group, protect=protect)
-    sources = {"vpc": network.cidr, **{f"on-premise-{i}": cidr for i, cidr in enumerate(network.on_premise)}}
-    for name, cidr in sources.items():
-        rule = {
+    for name, rule in _rules(network).items():
+        inputs = {
             "security_group_id": Ref("security-group"),
-            "type": "ingress",
             "ip_protocol": "all",
             "port_range": "-1/-1",
             "nic_type": "intranet",
-            "cidr_ip": cidr,
-            "description": f"from {name}",
+            **rule,
         }
-        yield CloudResource(f"from-{name}", "ecs.SecurityGroupRule", rule)
+        yield CloudResource(name, "ecs.SecurityGroupRule", inputs)
+
+
+def _rules(network: CloudNetwork) -> dict[str, dict[str, str]]:
+    """Return the security group's rules by their names. An enterprise group refuses both ways what none allows.
+
+    https://www.alibabacloud.com/help/en/ecs/user-guide/security-group-rules
+
+    Each is named by its network: the cloud knows a rule by what it allows, so two that changed places would be made
+    again without effect, and then deleted.
+    """
+    sources = {"vpc": network.cidr, **{f"on-premise-{_dashed(each)}": each for each in network.on_premise}}
+    incoming = {
+        f"from-{name}": {"type": "ingress", "cidr_ip": cidr, "description": f"from {name}"}
+        for name, cidr in sources.items()
+    }
+    return {**incoming, "to-anywhere": {"type": "egress", "cidr_ip": "0.0.0.0/0", "description": "to anywhere"}}
+
+
+def _dashed(network: str) -> str:
+    return network.replace(".", "-").replace("/", "-")
 
 
 _USES: tuple[Literal["nodes", "pods"], ...] = ("nodes", "pods")
@@ -278,7 +295,8 @@ _AT_CREATION = {
 
 def _cluster(settings: AckSettings, network: CloudNetwork) -> CloudResource:
     window = settings.maintenance
-    after = ["egress", *(f"snat-{switch.resource}" for switch in _all_switches(network))]
+    # Without a way out no node finds an image, or the cluster.
+    after = ["egress", *(f"snat-{switch.resource}" for switch in _all_switches(network)), *_rules(network)]
     inputs: dict[str, Any] = {
         "name": settings.name,
         "cluster_spec": "ack.pro.small",
@@ -304,7 +322,8 @@ def _cluster(settings: AckSettings, network: CloudNetwork) -> CloudResource:
         "tags": _tags(settings),
     }
     if settings.version:
-        inputs["version"] = settings.version
+        # The nodes follow within the window, each pool by its own limits.
+        inputs |= {"version": settings.version, "upgrade_policy": {"control_plane_only": True}}
     if settings.encrypt_secrets:
         inputs |= {"disable_encryption": False, "encryption_provider_key": Ref("key")}
     if settings.logs:
@@ -321,7 +340,8 @@ def _cluster(settings: AckSettings, network: CloudNetwork) -> CloudResource:
         "medium",
         protect=settings.deletion_protection,
         after=tuple(after),
-        ignore=("addons",),
+        # All three the cloud takes at creation only; a change would be told as done.
+        ignore=("addons", "pod_vswitch_ids", "slb_internet_enabled"),
         minutes=90,
     )
 
@@ -363,7 +383,7 @@ def _own(always: Mapping[str, AddOn], asked: Mapping[str, AddOn]) -> dict[str, A
 
 
 def _autoscaling(settings: AckSettings) -> Iterable[CloudResource]:
-    if any(pool.maximum > pool.minimum for pool in settings.node_pools.values()):
+    if settings.adds_nodes:
         inputs = {
             "cluster_id": Ref("control-plane"),
             "scaler_type": "cluster-autoscaler",
@@ -417,7 +437,8 @@ def _pool(settings: AckSettings, network: CloudNetwork, name: str, pool: NodePoo
     if scales:
         inputs["scaling_config"] = {"enable": True, "min_size": pool.minimum, "max_size": pool.maximum, "type": "cpu"}
     else:
-        inputs["desired_size"] = str(pool.minimum)
+        # Said, as what is left out stays as it was.
+        inputs |= {"scaling_config": {"enable": False}, "desired_size": str(pool.minimum)}
     after = ("autoscaling",) if scales else ()
     return CloudResource(
         f"pool-{name}",

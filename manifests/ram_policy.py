@@ -22,34 +22,46 @@ _VPC = (
 )  # fmt: skip
 _ECS = (
     "CreateSecurityGroup", "DescribeSecurityGroups", "DescribeSecurityGroupAttribute",
-    "ModifySecurityGroupAttribute", "AuthorizeSecurityGroup", "RevokeSecurityGroup", "DescribeKeyPairs",
+    "ModifySecurityGroupAttribute", "AuthorizeSecurityGroup", "AuthorizeSecurityGroupEgress", "RevokeSecurityGroup",
+    "RevokeSecurityGroupEgress", "ModifySecurityGroupRule", "ModifySecurityGroupEgressRule", "DescribeKeyPairs",
     "ListTagResources", "TagResources", "UntagResources",
 )  # fmt: skip
-_CS_ANYWHERE = ("CreateCluster", "DescribeClustersV1", "DescribeKubernetesVersionMetadata", "DescribeAddons")
+_CS_ANYWHERE = (
+    "CreateCluster",
+    "DescribeClustersV1",
+    "DescribeKubernetesVersionMetadata",
+    "DescribeAddons",
+    "DescribeAddon",
+)
 _CS_CLUSTER = (
     "DescribeClusterDetail", "DescribeClusterResources", "DescribeClusterUserKubeconfig", "ModifyCluster",
-    "ModifyClusterTags", "UpgradeCluster", "UpdateControlPlaneLog", "UpdateClusterAuditLogConfig",
+    "ModifyClusterTags", "UpgradeCluster", "CheckControlPlaneLogEnable", "UpdateControlPlaneLog",
+    "GetClusterAuditProject", "UpdateClusterAuditLogConfig", "UpdateKMSEncryption",
     "DescribeTaskInfo", "CreateClusterNodePool", "DescribeClusterNodePools", "DescribeClusterNodePoolDetail",
     "ModifyClusterNodePool", "ScaleClusterNodePool", "UpgradeClusterNodepool", "DeleteClusterNodepool",
     "DescribeClusterNodes", "InstallClusterAddons", "UpgradeClusterAddons", "ModifyClusterAddon",
     "UnInstallClusterAddons", "GetClusterAddonInstance", "ListClusterAddonInstances",
-    "DescribeClusterAddonsVersion", "CreateAutoscalingConfig",
+    "DescribeClusterAddonsVersion", "DescribeClusterAddonsUpgradeStatus", "CreateAutoscalingConfig",
 )  # fmt: skip
-_LOG = ("CreateProject", "GetProject", "UpdateProject", "ListTagResources", "TagResources", "UntagResources")
+_LOG = (
+    "CreateProject", "GetProject", "UpdateProject", "GetProjectPolicy", "ListTagResources", "TagResources",
+    "UntagResources",
+)  # fmt: skip
 _KMS = (
     "CreateKey", "DescribeKey", "UpdateKeyDescription", "SetDeletionProtection", "UpdateRotationPolicy",
-    "ListResourceTags", "TagResource", "UntagResource",
+    "ListTagResources", "TagResources", "UntagResources",
 )  # fmt: skip
 _NAS = (
-    "CreateFileSystem", "DescribeFileSystems", "ModifyFileSystem", "CreateMountTarget", "DescribeMountTargets",
+    "CreateFileSystem", "DescribeFileSystems", "ModifyFileSystem", "GetRecycleBinAttribute", "DescribeNfsAcl",
+    "CreateMountTarget", "DescribeMountTargets",
     "ModifyMountTarget", "CreateAccessGroup", "DescribeAccessGroups", "DeleteAccessGroup", "CreateAccessRule",
     "DescribeAccessRules", "ModifyAccessRule", "DeleteAccessRule", "ListTagResources", "TagResources",
     "UntagResources",
 )  # fmt: skip
 _ALB = (
     "CreateLoadBalancer", "GetLoadBalancerAttribute", "ListLoadBalancers", "UpdateLoadBalancerAttribute",
-    "UpdateLoadBalancerZones", "EnableDeletionProtection", "ListAsynJobs", "ListTagResources", "TagResources",
-    "UnTagResources",
+    "UpdateLoadBalancerZones", "UpdateLoadBalancerAddressTypeConfig", "EnableDeletionProtection", "ListAsynJobs",
+    "ListTagResources", "TagResources", "UnTagResources",
 )  # fmt: skip
 _SERVICE_ROLES = (
     "alb.aliyuncs.com", "nat.aliyuncs.com", "audit.log.aliyuncs.com", "ess.aliyuncs.com", "nas.aliyuncs.com",

@@ -33,6 +33,8 @@ CONTROL_PLANE_ADDRESSES = 4
 """Network interfaces of the control plane, and the balancer of its API, in one vSwitch."""
 MINIMUM_SERVICES = 256
 """Addresses for Services; the range can't be changed later."""
+NODE_SECONDS = 60
+"""No node that is added on demand is there sooner: the autoscaler looks every 30 s, and a machine has to start."""
 SURGE_NODES = 1
 """Nodes that a pool has more during an upgrade, so that none is missed."""
 _VPC_PREFIXES = range(8, 29)
@@ -110,7 +112,8 @@ class CloudNetwork(Frozen):
     cidr: Network
     """Of the VPC."""
     zones: tuple[Zone, ...] = Field(min_length=1)
-    """Three or more. A later one is appended; the order of those that are there stays."""
+    """Three or more. A later one is appended, and its pods' vSwitch given to Terway by hand (docs/how-to/prod.md); the
+    order of those that are there stays."""
     services: Network
     """Of the Services: outside of the VPC, and never changed."""
     on_premise: tuple[Network, ...] = ()
@@ -225,8 +228,8 @@ class AckSettings(Frozen):
     """How long a credential lives. It is renewed by the first run that finds less than half of this left, so a half has
     to be longer than a run, and not below the 15 minutes that a release of one project wants left."""
     version: str | None = Field(default=None, pattern=r"^1\.[0-9]+\.[0-9]+-aliyun\.[0-9]+$")
-    """Kubernetes, as ACK names it: ``1.34.1-aliyun.1``. Raising it upgrades the control plane; None takes the newest
-    and lets ACK upgrade within ``maintenance``, patch versions only."""
+    """Kubernetes, as ACK names it: ``1.34.1-aliyun.1``. Raising it upgrades the control plane at once, and the nodes
+    within ``maintenance``; None takes the newest and lets ACK upgrade within ``maintenance``, patch versions only."""
     network: CloudNetwork | None = None
     """The VPC."""
     node_pools: Mapping[DnsLabel, NodePool] = Field(default_factory=dict)
@@ -249,7 +252,8 @@ class AckSettings(Frozen):
     deletion_protection: bool = True
     """Whether cloud and Pulumi refuse to delete what must not be lost."""
     public_api: bool = False
-    """Whether the API server can be reached from the Internet. With ``existing``: whether it is reached that way."""
+    """Whether the API server can be reached from the Internet. ACK heeds it when it makes the cluster; its console
+    decides later, and this, as with ``existing``, is whether it is reached that way."""
     exceptions: Mapping[Policy, str] = Field(default_factory=dict[Policy, str])
     """Policy that is departed from → why."""
 
@@ -257,6 +261,11 @@ class AckSettings(Frozen):
     def makes_load_balancer(self) -> bool:
         """Whether the stack makes an ALB beside the cluster."""
         return self.existing is None and self.load_balancer is not None
+
+    @property
+    def adds_nodes(self) -> bool:
+        """Whether nodes are added to a cluster that the stack makes when pods find no room."""
+        return any(pool.maximum > pool.minimum for pool in self.node_pools.values())
 
     @property
     def has_alb_controller(self) -> bool:

@@ -116,6 +116,11 @@ class Environment(Frozen):
     are replaced on other nodes. Kubernetes' own default is 300. It notices after ``--node-monitor-grace-period`` of
     its controller manager, 50 s by default. Each project can have its own."""
 
+    unschedulable_seconds: Seconds = 10
+    """Seconds that ``release`` waits for a node with room for a new pod before it calls the release hopeless: where
+    nodes are added on demand as long as that takes, some minutes. ``rollout.progressDeadlineSeconds`` ends the wait,
+    too."""
+
     @model_validator(mode="after")
     def _apart(self) -> Self:
         ha = self.ingress.ha

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import Field, SecretBytes, SecretStr, ValidationError
 
-from model.ack import ALB_ADD_ON, AckSettings, policy_problems
+from model.ack import ALB_ADD_ON, NODE_SECONDS, AckSettings, policy_problems
 from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
@@ -700,6 +700,10 @@ def _shared_claims(projects: Mapping[str, Project]) -> list[Problem]:
 def _cluster_problems(file: str, config: StackConfig) -> list[Problem]:
     found = policy_problems(config.cluster) if config.cluster else []
     problems = [Problem(file, f"{NAMESPACE}:cluster.{each.field}", each.message) for each in found]
+    waited = config.environment.unschedulable_seconds
+    if config.cluster and config.cluster.adds_nodes and waited < NODE_SECONDS:
+        message = f"{waited} s end a release before a node is added for it, which a nodePool may: 240, for example"
+        problems.append(Problem(file, f"{NAMESPACE}:environment.unschedulableSeconds", message))
     ingress = config.environment.ingress.ha
     if isinstance(ingress, AlbIngress):
         own = config.cluster is not None and config.cluster.makes_load_balancer

@@ -53,12 +53,14 @@ class Options:
     Args:
         message: Why, for ``pulumi stack history``.
         limits: How long what may mend is waited for.
+        unschedulable: How long a node with room is waited for instead, in seconds; None for what the stack file says.
         lock_seconds: How long another run is waited for.
         put_back: Whether the release before is put back when this one fails.
     """
 
     message: str
     limits: Limits = field(default_factory=Limits)
+    unschedulable: float | None = None
     lock_seconds: float = 1800.0
     put_back: bool = True
 
@@ -315,8 +317,7 @@ class Changer:
 
     def _run(self, command: Command, watched: Watched | None, *, minds_unfinished: bool) -> Attempt:
         with self._pulumi.start(command, self._held, self._ahead.take()) as run:
-            limits = self._options.limits
-            watch = Watch(self._cluster, self._screen, limits, watched, minds_unfinished=minds_unfinished)
+            watch = Watch(self._cluster, self._screen, self._limits(), watched, minds_unfinished=minds_unfinished)
             left = watched.left if watched else "run the same command again"
             try:
                 details = self._follow(run, watch, left)
@@ -339,6 +340,11 @@ class Changer:
             if watch.hopeless:
                 return Attempt("hopeless", tuple(watch.errors), watch.hopeless, tuple(details), watch.ready_seconds)
             return watch.ended(run)
+
+    def _limits(self) -> Limits:
+        told = self._options.unschedulable
+        waited = self._program.environment.unschedulable_seconds if told is None else told
+        return replace(self._options.limits, unschedulable=waited)
 
     def _follow(self, run: Run, watch: Watch, left: str) -> list[str]:
         """Watch a run until it has ended, or is ended; returns what the cluster knows of a failure."""

@@ -201,7 +201,13 @@ OrNewer = Annotated[
     typer.Option("--or-newer", help="With --config-rev: keep the configuration that runs where that is newer."),
 ]
 UnschedulableAfter = Annotated[
-    float, typer.Option("--unschedulable-after", min=0, help="Seconds; more where nodes are added on demand.")
+    float | None,
+    typer.Option(
+        "--unschedulable-after",
+        min=0,
+        help="Seconds that a pod may wait for a node; by default unschedulableSeconds of the environment.",
+        show_default=False,
+    ),
 ]
 UnreadyAfter = Annotated[
     float, typer.Option("--unready-after", min=0, help="Seconds that a started container may be not ready.")
@@ -253,7 +259,7 @@ def deploy(  # noqa: PLR0913 - the options of a command
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
-    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unschedulable: UnschedulableAfter = None,
     unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -270,7 +276,8 @@ def deploy(  # noqa: PLR0913 - the options of a command
         message=message,
         put_back=not no_rollback,
         lock_seconds=wait_lock,
-        limits=Limits(unschedulable=unschedulable, unready=unready),
+        unschedulable=unschedulable,
+        limits=Limits(unready=unready),
     )
     leave = Leave.of_terminal(given=past_migration)
     raise typer.Exit(commands.deploy(session, project, tag, leave, config_revision, or_newer=or_newer))
@@ -292,7 +299,7 @@ def rollback(  # noqa: PLR0913 - the options of a command
     no_rollback: NoRollback = False,
     past_migration: PastMigration = False,
     wait_lock: WaitLock = 1800.0,
-    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unschedulable: UnschedulableAfter = None,
     unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -321,7 +328,8 @@ def rollback(  # noqa: PLR0913 - the options of a command
         message=message,
         put_back=not no_rollback,
         lock_seconds=wait_lock,
-        limits=Limits(unschedulable=unschedulable, unready=unready),
+        unschedulable=unschedulable,
+        limits=Limits(unready=unready),
     )
     leave = Leave.of_terminal(given=past_migration)
     if whole:
@@ -443,7 +451,7 @@ def start_canary(  # noqa: PLR0913 - the options of a command
     ] = Rule.min_requests,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
-    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unschedulable: UnschedulableAfter = None,
     unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -468,7 +476,8 @@ def start_canary(  # noqa: PLR0913 - the options of a command
         Screen(as_json=as_json),
         message=message,
         lock_seconds=wait_lock,
-        limits=Limits(unschedulable=unschedulable, unready=unready),
+        unschedulable=unschedulable,
+        limits=Limits(unready=unready),
     )
     if steps:
         rule = Rule(max_error_rate, max_p99, min_requests)
@@ -483,7 +492,7 @@ def promote(  # noqa: PLR0913 - the options of a command
     *,
     message: Message = "",
     wait_lock: WaitLock = 1800.0,
-    unschedulable: UnschedulableAfter = Limits.unschedulable,
+    unschedulable: UnschedulableAfter = None,
     unready: UnreadyAfter = Limits.unready,
     as_json: Json = False,
     cwd: Cwd = HERE,
@@ -497,7 +506,8 @@ def promote(  # noqa: PLR0913 - the options of a command
         Screen(as_json=as_json),
         message=message,
         lock_seconds=wait_lock,
-        limits=Limits(unschedulable=unschedulable, unready=unready),
+        unschedulable=unschedulable,
+        limits=Limits(unready=unready),
     )
     raise typer.Exit(canary.promote(session, project))
 

@@ -17,6 +17,8 @@ from release.objects import Object, condition, first, inner, items, name_of, uid
 _NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"})
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 _LATE = "ProgressDeadlineExceeded"
+_ASKED_TO_END = (0, 143, 137)
+"""What a process ends with that heeded SIGTERM, knew nothing of it, or got SIGKILL."""
 _UNBOUND = "unbound immediate PersistentVolumeClaims"
 _DENIED = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "invalid reference", "no match for")
 
@@ -144,6 +146,7 @@ class Diagnosis:
     found: Found = field(default_factory=Found)
     _since: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float], init=False)
     _was_ready: set[str] = field(default_factory=set[str], init=False)
+    _has_started: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]], init=False)
     _earlier: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int], init=False)
     _looked: bool = field(default=False, init=False)
 
@@ -243,7 +246,9 @@ class Diagnosis:
             return Hopeless(reason, message, name_of(pod), uid, container)
         restarts = int(status.get("restartCount", 0))
         fresh = restarts - self._earlier.get((uid, container), 0)
-        late = fresh > 0 and _missed_startup(pod, status)
+        if status.get("started"):
+            self._has_started.add((uid, container))
+        late = fresh > 0 and (uid, container) not in self._has_started and _missed_startup(pod, status)
         if reason == "CrashLoopBackOff" or fresh >= self.limits.restarts or late:
             ended = inner(status, "lastState", "terminated") or inner(status, "state", "terminated")
             why = "StartupProbeFailed" if late else "CrashLoopBackOff"
@@ -317,12 +322,12 @@ def _state(pod: Object) -> str:
 def _missed_startup(pod: Object, status: Object) -> bool:
     """Tell whether a container was stopped because it took longer than its startup probe allows.
 
-    The kubelet says it in an event only; but a container that was ended by a signal, after as long as the probe allows,
-    without ever having started, leaves no other reason.
+    The kubelet says it in an event only; but a container that was asked to end, or ended by a signal, after as long as
+    the probe allows, without ever having started, leaves no other reason.
     """
     probe = inner(_container(pod, str(status["name"])), "startupProbe")
     ended = inner(status, "lastState", "terminated")
-    if not probe or not ended or status.get("started"):
+    if not probe or ended.get("exitCode") not in _ASKED_TO_END or ended.get("reason") == "OOMKilled":
         return False
     allowed = int(probe.get("periodSeconds", 10)) * int(probe.get("failureThreshold", 3))
     return _seconds(str(ended.get("finishedAt", ""))) - _seconds(str(ended.get("startedAt", ""))) >= allowed

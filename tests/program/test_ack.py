@@ -69,7 +69,7 @@ def test_the_whole_graph(run: Run) -> None:
                     for each in cloud(recording))  # fmt: skip
     assert kinds == {
         "vpc:Network": 1, "vpc:Switch": 6, "vpc:NatGateway": 1, "vpc:SnatEntry": 6,
-        "ecs:EipAddress": 1, "ecs:EipAssociation": 1, "ecs:SecurityGroup": 1, "ecs:SecurityGroupRule": 2,
+        "ecs:EipAddress": 1, "ecs:EipAssociation": 1, "ecs:SecurityGroup": 1, "ecs:SecurityGroupRule": 3,
         "log:Project": 1, "kms:Key": 1, "alb:LoadBalancer": 1,
         "nas:FileSystem": 1, "nas:AccessGroup": 1, "nas:AccessRule": 6, "nas:MountTarget": 2,
         "cs:ManagedKubernetes": 1, "cs:KubernetesAddon": 4, "cs:AutoscalingConfig": 1, "cs:NodePool": 1,

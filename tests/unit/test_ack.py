@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from components.cluster_access import RELEASE_MINUTES
-from manifests.ack_cluster import Ref, ack_cluster
+from manifests.ack_cluster import CloudResource, Ref, ack_cluster
 from manifests.kubeconfig import plugin_command, pointed_at, with_plugin
 from manifests.ram_policy import making_policy, releasing_policy
 from model.ack import POLICIES, AckSettings, policy_problems
@@ -218,10 +218,11 @@ def test_parts_that_are_not_wanted_are_not_made() -> None:
     assert CONTROLLER not in {each.name for each in ack_cluster(bare)}
 
 
-def test_a_pool_that_does_not_scale_has_a_size() -> None:
+def test_a_pool_that_does_not_scale_has_a_size_and_says_so() -> None:
+    """What is left out stays as it was: a pool that scaled would go on."""
     (pool,) = (each for each in ack_cluster(settings(nodePools={"apps": {"maximum": 3}})) if each.kind == "cs.NodePool")
     assert pool.inputs["desired_size"] == "3"
-    assert "scaling_config" not in pool.inputs
+    assert pool.inputs["scaling_config"] == {"enable": False}
 
 
 def test_a_kubeconfig_is_pointed_at_the_endpoint() -> None:
@@ -320,3 +321,71 @@ def test_what_is_of_no_form(changes: dict[str, Any], line: str) -> None:
 def test_values_of_labels(value: str) -> None:
     pools = {"apps": {"labels": {"team": value}, "taints": [{"key": "team", "value": value}]}}
     assert told(merged(ALL, {"cluster": {"nodePools": pools}})) == []
+
+
+def declared(**changes: Any) -> dict[str, CloudResource]:
+    return {each.name: each for each in ack_cluster(settings(**changes))}
+
+
+def test_the_security_group_lets_out_what_it_would_refuse_and_the_nodes_wait_for_that() -> None:
+    """One of the enterprise type denies both ways what no rule allows."""
+    made = declared()
+    assert made["security-group"].inputs["security_group_type"] == "enterprise"
+    rule = made["to-anywhere"].inputs
+    assert (rule["type"], rule["cidr_ip"], rule["ip_protocol"]) == ("egress", "0.0.0.0/0", "all")
+    rules = {name for name, each in made.items() if each.kind == "ecs.SecurityGroupRule"}
+    assert rules == {"from-vpc", "from-on-premise-192-168-0-0-16", "to-anywhere"}
+    assert rules <= set(made["control-plane"].after)
+
+
+def test_a_network_elsewhere_keeps_its_rule_whatever_is_written_before_it() -> None:
+    """A rule that is made again without effect and then deleted is a network that is cut off."""
+    name = "from-on-premise-192-168-0-0-16"
+    more = declared(**with_zones(onPremise=["10.99.0.0/16", "192.168.0.0/16"]))
+    assert more[name] == declared()[name]
+    assert more["from-on-premise-10-99-0-0-16"].inputs["cidr_ip"] == "10.99.0.0/16"
+
+
+def test_a_new_version_is_first_the_control_planes_alone() -> None:
+    """Without that word the cloud would upgrade all nodes at once with it."""
+    assert declared()["control-plane"].inputs["upgrade_policy"] == {"control_plane_only": True}
+    assert "upgrade_policy" not in declared(version=None)["control-plane"].inputs
+
+
+def test_what_counts_at_creation_only_is_never_told_as_changed() -> None:
+    assert {"pod_vswitch_ids", "slb_internet_enabled", "addons"} <= set(declared()["control-plane"].ignore)
+
+
+READS = {
+    "alb.LoadBalancer": "alb:GetLoadBalancerAttribute",
+    "cs.KubernetesAddon": "cs:DescribeAddon cs:GetClusterAddonInstance",
+    "cs.ManagedKubernetes": "cs:DescribeClusterDetail cs:CheckControlPlaneLogEnable cs:GetClusterAuditProject "
+    "vpc:DescribeNatGateways",
+    "cs.NodePool": "cs:DescribeClusterNodePoolDetail",
+    "ecs.SecurityGroup": "ecs:DescribeSecurityGroupAttribute",
+    "ecs.SecurityGroupRule": "ecs:DescribeSecurityGroupAttribute ecs:AuthorizeSecurityGroupEgress",
+    "kms.Key": "kms:DescribeKey kms:ListTagResources",
+    "log.Project": "log:GetProject log:GetProjectPolicy log:ListTagResources",
+    "nas.FileSystem": "nas:DescribeFileSystems nas:GetRecycleBinAttribute nas:DescribeNfsAcl nas:ListTagResources",
+}
+"""Kind → what the cloud is asked at the end of each creation (the provider's source, 1.285); an answer that is refused
+fails the run, with the resource made and paid for."""
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_whoever_makes_a_resource_may_read_it(kind: str) -> None:
+    statements = making_policy(settings())["Statement"]
+    allowed = {action for each in statements for action in each["Action"]}
+    assert set(READS[kind].split()) <= allowed
+
+
+def test_nodes_that_are_added_on_demand_are_waited_for() -> None:
+    short = merged(ALL, {"environment": {"unschedulableSeconds": 10}})
+    with pytest.raises(SettingsError) as caught:
+        build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", short)
+    assert [str(each) for each in caught.value.problems] == [
+        "Pulumi.prod.yaml:package-platform:environment.unschedulableSeconds: 10 s end a release before a node is added "
+        "for it, which a nodePool may: 240, for example"
+    ]
+    fixed = merged(short, {"cluster": {"nodePools": {"apps": {"maximum": 3}}}})
+    assert build_stack(PROGRAM, "Pulumi.prod.yaml", "prod", fixed).environment.unschedulable_seconds == 10

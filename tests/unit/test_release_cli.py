@@ -573,16 +573,17 @@ def test_what_pulumi_prints_is_read_whatever_the_locale(shared: FakeStack) -> No
 def test_all_that_starts_pods_is_told_how_long_to_wait(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], does: str
 ) -> None:
-    limits: list[Limits] = []
+    limits: list[tuple[float | None, float]] = []
 
     def done(session: release.commands.Session, *_: object, **__: object) -> int:
-        limits.append(session.options.limits)
+        limits.append((session.options.unschedulable, session.options.limits.unready))
         return 0
 
     monkeypatch.setattr(does, done)
-    result = run(stack, *words, "--unschedulable-after=77", "--unready-after=88")
-    assert result.exit_code == 0, result.output
-    assert limits == [Limits(unschedulable=77, unready=88)]
+    for given in (["--unschedulable-after=77", "--unready-after=88"], []):
+        result = run(stack, *words, *given)
+        assert result.exit_code == 0, result.output
+    assert limits == [(77, 88), (None, Limits.unready)]
 
 
 @pytest.mark.parametrize(

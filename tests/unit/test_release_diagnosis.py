@@ -141,20 +141,37 @@ def test_one_restart_of_a_new_pod_is_allowed() -> None:
     assert diagnosis.look([deployment()], [pod(once)], 1.0).hopeless is None
 
 
-def test_a_start_that_takes_longer_than_its_probe_allows() -> None:
+def again(exit_code: int, seconds: int, reason: str = "Error") -> dict[str, Any]:
+    """Return a container that runs again and has not started, after a run of so many seconds."""
+    ended = {**CRASHED, "exitCode": exit_code, "reason": reason, "finishedAt": f"2026-11-23T18:{seconds // 60:02}:01Z"}
+    running = {"state": {"running": {}}, "started": False, "ready": False, "restartCount": 1}
+    return {**running, "lastState": {"terminated": ended}}
+
+
+@pytest.mark.parametrize("exit_code", [0, 143, 137])
+def test_a_start_that_takes_longer_than_its_probe_allows(exit_code: int) -> None:
     diagnosis = Diagnosis(IMAGE)
     assert diagnosis.look([deployment()], [], 0.0).hopeless is None
-    ended = {**CRASHED, "exitCode": 137, "finishedAt": "2026-11-23T18:02:01Z"}
-    late: dict[str, Any] = {
-        "state": {"running": {}},
-        "started": False,
-        "ready": False,
-        "restartCount": 1,
-        "lastState": {"terminated": ended},
-    }
-    found = diagnosis.look([deployment()], [pod(late)], 1.0).hopeless
+    found = diagnosis.look([deployment()], [pod(again(exit_code, 120))], 1.0).hopeless
     assert found is not None
     assert (found.reason, found.container) == ("StartupProbeFailed", "api")
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [again(137, 60), again(1, 120), again(137, 120, "OOMKilled")],
+    ids=["early", "gave up by itself", "memory"],
+)
+def test_another_end_is_not_the_startup_probes(ended: dict[str, Any]) -> None:
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [], 0.0).hopeless is None
+    assert diagnosis.look([deployment()], [pod(ended)], 1.0).hopeless is None
+
+
+def test_a_container_that_had_started_did_not_miss_its_start() -> None:
+    diagnosis = Diagnosis(IMAGE)
+    assert diagnosis.look([deployment()], [pod({**RUNNING})], 0.0).hopeless is None
+    assert diagnosis.look([deployment()], [pod(again(137, 180))], 1.0).hopeless is None
 
 
 def test_a_pod_without_room_gets_a_moment() -> None:

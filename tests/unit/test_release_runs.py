@@ -25,6 +25,7 @@ from release import hold
 from release.change import Changed, Changer, Options, Wish, recorded_canary
 from release.cluster import Cluster
 from release.commands import exit_code
+from release.diagnosis import Limits
 from release.errors import (
     BROKEN,
     DONE,
@@ -36,6 +37,7 @@ from release.errors import (
     UnexpectedError,
 )
 from release.hold import held
+from release.inputs import Program
 from release.pulumi import MARK_VARIABLE, Command, Pulumi, Run, end_leftovers
 from release.screen import Screen
 from release.signals import Signals
@@ -243,6 +245,26 @@ def test_a_failed_release_may_be_left(stack: FakeStack, told: io.StringIO) -> No
     changer = Changer(stack.program, stack.cluster, screen, Options("release deploy", put_back=False))
     assert exit_code(deployed(changer, stack)) == BROKEN
     assert len(stack.calls()) == 1
+
+
+def test_a_node_is_waited_for_as_long_as_the_stack_file_or_the_command_says(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def watch(cluster: Cluster, screen: Screen, limits: Limits, *rest: Any, **more: Any) -> Watch:
+        waited.append(limits.unschedulable)
+        return Watch(cluster, screen, limits, *rest, **more)
+
+    monkeypatch.setattr(release.change, "Watch", watch)
+    slow = STACK_FILE.replace("domain:", "unschedulableSeconds: 240\n    domain:")
+    for file, told in ((STACK_FILE, None), (slow, None), (slow, 5.0)):
+        stack.program.stack_file.write_text(file)
+        stack.order({"events": [BEGUN, STEP]})
+        program = Program(stack.program.folder, stack.program.stack, None)
+        screen = Screen(out=io.StringIO(), err=io.StringIO())
+        deployed(Changer(program, stack.cluster, screen, Options("release", unschedulable=told)), stack)
+    assert waited == [10, 240, 5]
 
 
 def test_another_release_that_came_between_is_seen(changer: Changer, stack: FakeStack, told: io.StringIO) -> None:
