@@ -55,10 +55,10 @@ def tell(stack: Stack) -> None:
     for application in stack.waiting:
         pulumi.info(f"{application.gitea_name} has no tag and is not deployed: set package-platform:tags for it")
     for application in stack.kept:
-        tag = application.image.tag if application.image else ""
+        image = application.image.reference.partition("@")[0] if application.image else ""
         pulumi.info(
-            f"{application.gitea_name} has no tag in the stack file and keeps {tag}: set package-platform:tags for it, "
-            "or take it down with package-platform:projects.exclude"
+            f"{application.gitea_name} has no tag in the stack file and keeps {image}: set package-platform:tags for "
+            "it, or take it down with package-platform:projects.exclude"
         )
     for claim in stack.left_claims:
         pulumi.info(

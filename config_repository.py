@@ -368,7 +368,8 @@ class _Reader:
         name = application.gitea_name
         message = (
             f"commit {content.ref.revision[:12]} was replaced by {runs.revision[:12]}, which runs, or that is not in "
-            "the checkout: bring it up to date (`git pull`), or name a commit; to go there, "
+            "the checkout: bring it up to date (`git pull`, a shallow clone with `git fetch --unshallow`), or name a "
+            "commit; to go there, "
             f"`release deploy {name} {tag} -s {stack_name(self._file)} --config-rev {content.ref.revision}`, "
             f"or `-c {NAMESPACE}:allowOlder={name}`"
         )

@@ -23,7 +23,17 @@ from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
 from model.problems import Problem, SettingsError, from_validation
-from model.release import INSTRUCTION_VARIABLE, InCluster, Instruction, bridges_of, failed_jobs_of, pods_of, records_of
+from model.release import (
+    INSTRUCTION_VARIABLE,
+    InCluster,
+    Instruction,
+    bridges_of,
+    failed_jobs_of,
+    owners_of,
+    pods_of,
+    records_of,
+    repositories_of,
+)
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import plain_secrets, stored_secret
 from model.stack import (
@@ -38,6 +48,7 @@ from model.stack import (
     with_records,
     without_a_second,
     without_going_back,
+    without_renames,
 )
 from model.storage import claims_of
 from model.yaml_text import parse_yaml
@@ -67,8 +78,14 @@ def load_stack(program: Path = PROGRAM) -> Stack:
     if instruction:
         stack = instructed(stack, instruction)
     else:
-        found = InCluster(failed_jobs=failed_jobs_of(state()), pods=pods_of(state()), bridges=bridges_of(state()))
-        stack = without_going_back(with_records(stack, records_of(state()), found), file)
+        found = InCluster(
+            failed_jobs=failed_jobs_of(state()),
+            pods=pods_of(state()),
+            bridges=bridges_of(state()),
+            repositories=repositories_of(state()),
+        )
+        stack = without_renames(with_records(stack, records_of(state()), found), owners_of(state()))
+        stack = without_going_back(stack, file)
     if needs_claims(stack):
         stack = with_claims(stack, claims_of(state()))
     stack = without_a_second(stack)
@@ -204,16 +221,16 @@ def read_stack_file(program: Path, stack: str) -> dict[str, Any]:
 
 def environment_names(program: Path, current: str) -> list[str]:
     """Return the environments that the stack files beside the program speak of."""
-    names = {current}
+    names = {current}  # an environment is called as its stack unless the file says otherwise
     for path in program.glob("Pulumi.*.yaml"):
         stack = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
         try:
             environment = read_stack_file(program, stack).get("environment", {})
             name = environment.get("name", stack)
         except (SettingsError, AttributeError, KeyError, TypeError, OSError, UnicodeDecodeError):
-            continue  # another stack's broken file is not this one's problem
-        if isinstance(name, str):
-            names.add(name)
+            names.add(stack)  # another stack's broken file is not this one's problem
+            continue
+        names.add(name if isinstance(name, str) else stack)
     return sorted(names)
 
 

@@ -18,8 +18,8 @@ class StorageArgs:
 
     Attributes:
         claims: Manifests of the volumes that are asked for.
-        kept: Manifests of volumes that there are, that nothing asks for any more, and whose data stays: they are
-            declared as they are, so that they stay in the state and are there again when they are asked for.
+        kept: Manifests of volumes that there are, that nothing asks for any more, and that stay: they are declared as
+            they are, so that they stay in the state and are there again when they are asked for.
         growing: Names of claims that are to grow.
         classes: StorageClasses that the cluster must have.
     """
@@ -51,13 +51,12 @@ class Storage(pulumi.ComponentResource):
         options = pulumi.ResourceOptions(parent=self, depends_on=first)
         self.claims = [*classes]
         for each in args.claims:
-            kept = each["metadata"]["annotations"][RECLAIM_ANNOTATION] == "retain"
             # A provider before 3.7.1 makes a claim anew that is to grow, which ends its data: let it fail instead.
-            guarded = kept or each["metadata"]["name"] in args.growing
+            guarded = _outlives(each) or each["metadata"]["name"] in args.growing
             own = pulumi.ResourceOptions(protect=guarded, depends_on=classes)
             self.claims.append(_claim(name, each, pulumi.ResourceOptions.merge(options, own)))
         for each in args.kept:
-            own = pulumi.ResourceOptions(protect=True, ignore_changes=[*NOTES, "spec"])
+            own = pulumi.ResourceOptions(protect=_outlives(each), ignore_changes=[*NOTES, "spec"])
             _claim(name, each, pulumi.ResourceOptions.merge(options, own))
         names = [str(each["metadata"]["name"]) for each in (*args.claims, *args.kept)]
         self.register_outputs({"claims": names})
@@ -98,6 +97,11 @@ def keep(claims: Sequence[Claim], environment: Environment, opts: pulumi.Resourc
 def _claim(project: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> KubernetesObject:
     volume = manifest["metadata"]["annotations"][VOLUME_ANNOTATION]
     return apply(f"{project}-{volume}", manifest, opts)
+
+
+def _outlives(manifest: Manifest) -> bool:
+    """Tell whether a claim's data outlives the project file."""
+    return manifest["metadata"]["annotations"][RECLAIM_ANNOTATION] == "retain"
 
 
 def _existing(name: str, storage_class: str, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:

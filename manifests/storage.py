@@ -7,6 +7,7 @@ from manifests.labels import SKIP_AWAIT, annotations, labels, object_annotations
 from model.environment import Environment
 from model.fields import quantity_value
 from model.names import GITEA_PROJECT
+from model.plan import Plan
 from model.stack import Application
 from model.storage import (
     GROUP,
@@ -56,7 +57,12 @@ def kept_claims(there: Iterable[Claim], environment: Environment) -> tuple[Manif
             "metadata": {
                 "name": each.name,
                 "namespace": environment.namespace,
-                "annotations": {GITEA_PROJECT: each.project, VOLUME_ANNOTATION: each.volume, **SKIP_AWAIT},
+                "annotations": {
+                    GITEA_PROJECT: each.project,
+                    VOLUME_ANNOTATION: each.volume,
+                    RECLAIM_ANNOTATION: each.reclaim,
+                    **SKIP_AWAIT,
+                },
             },
             "spec": {
                 "accessModes": [each.access_mode],
@@ -68,13 +74,18 @@ def kept_claims(there: Iterable[Claim], environment: Environment) -> tuple[Manif
     )
 
 
-def left_by(application: Application) -> tuple[Claim, ...]:
-    """Return the claims of a project that its file no longer asks for and whose data is to stay."""
+def left_by(application: Application, target: Plan) -> tuple[Claim, ...]:
+    """Return the claims of a project that its file no longer asks for, and that stay: their data is to, or for now.
+
+    Kubernetes ends no claim that a pod mounts, and Pulumi would wait for it in vain: as long as a slot is kept as it
+    is, so are they.
+    """
     wanted = {each.name for each in application.project.storage}
+    used = any(slot.change == "keep" for slot in target.slots)
     return tuple(
         each
         for each in application.claims
-        if each.volume not in wanted and each.reclaim == "retain" and not each.per_pod
+        if each.volume not in wanted and (each.reclaim == "retain" or used) and not each.per_pod
     )
 
 
@@ -107,7 +118,8 @@ def templates(application: Application, environment: Environment) -> list[Manife
             },
             "spec": _spec(each, environment),
         }
-        for each in application.project.storage
+        # In another order they would be others to Pulumi, and the StatefulSet made anew.
+        for each in sorted(application.project.storage, key=lambda volume: volume.name)
         if each.per_pod
     ]
 

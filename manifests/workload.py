@@ -96,7 +96,7 @@ def workload(application: Application, environment: Environment, target: Plan, r
     return Workload(
         service_account=service_account(application, environment),
         claims=storage.claims(application, environment),
-        kept_claims=storage.kept_claims(storage.left_by(application), environment),
+        kept_claims=storage.kept_claims(storage.left_by(application, target), environment),
         config_maps=config_maps(application, environment, target),
         secrets=project_secrets(application, environment, target),
         slot_services=tuple(

@@ -6,10 +6,10 @@ import re
 
 from model.problems import Problem, SettingsError
 
-_LINE = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>.*)\Z")
+_LINE = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=(?P<value>.*)\Z")
 _SINGLE = re.compile(r"'(?P<text>[^']*)'\s*(?:#.*)?\Z")
 _DOUBLE = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"\s*(?:#.*)?\Z')
-_COMMENT = re.compile(r"\s+#.*\Z|\A#.*\Z")
+_COMMENT = re.compile(r"(\A|\s+)#.*\Z")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
@@ -17,8 +17,8 @@ def parse_dotenv(file: str, content: bytes) -> dict[str, str]:
     r"""Return the variables of a file: name → value.
 
     Empty lines, lines that begin with ``#`` and a leading ``export`` are passed over. A value without quotes ends at a
-    space and ``#``; in single quotes everything is meant as it is; in double quotes ``\n``, ``\r``, ``\t``, ``\"``,
-    ``\\`` and ``\$`` stand for what they do elsewhere. Nothing is put in for ``$NAME``.
+    space and ``#``, and may not begin with ``#``; in single quotes everything is meant as it is; in double quotes
+    ``\n``, ``\r``, ``\t``, ``\"``, ``\\`` and ``\$`` stand for what they do elsewhere. Nothing is put in for ``$NAME``.
 
     Args:
         file: Name of the file, for errors.
@@ -34,7 +34,7 @@ def parse_dotenv(file: str, content: bytes) -> dict[str, str]:
         raise SettingsError([Problem(file, f"line {line}", "is not UTF-8 text")]) from None
     problems: list[Problem] = []
     variables: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         bare = line.strip()
         if not bare or bare.startswith("#"):
             continue
@@ -56,7 +56,10 @@ def _variable(line: str) -> tuple[str, str]:
     if not match:
         # The line itself is not shown: what stands here may be a secret.
         raise ValueError("is no NAME=value; a name has letters, digits and '_', first no digit")
-    value = match["value"]
+    value = match["value"].lstrip()
+    if match["value"].startswith("#"):
+        # Some readers take it for a comment and some for the value, which may be a password.
+        raise ValueError(f"{match['name']}: its value begins with #: put it in quotes, or write {match['name']}=")
     if value.startswith("'"):
         quoted = _SINGLE.match(value)
     elif value.startswith('"'):

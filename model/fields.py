@@ -73,7 +73,7 @@ _REGISTRY_HOST = re.compile(r"(localhost|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:[0-9]{
 # https://github.com/distribution/reference: tag
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?|\.[0-9]+)(?P<unit>m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?|\.[0-9]+)(?P<unit>n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
 _URL_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*\Z")
 _ENVIRONMENT_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ADDRESS = re.compile(r"(?P<host>[0-9]{1,3}(\.[0-9]{1,3}){3}|[a-z0-9]([-a-z0-9.]*[a-z0-9])?):(?P<port>[0-9]{1,5})\Z")
@@ -225,7 +225,7 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 
 _UNITS: dict[str | None, Fraction] = {
     None: Fraction(1),
-    "m": Fraction(1, 1000),
+    **{unit: Fraction(1, 1000 ** (power + 1)) for power, unit in enumerate("mun")},
     **{unit: Fraction(1000 ** (power + 1)) for power, unit in enumerate("kMGTPE")},
     **{f"{unit}i": Fraction(1024 ** (power + 1)) for power, unit in enumerate("KMGTPE")},
 }
@@ -234,12 +234,25 @@ _UNITS: dict[str | None, Fraction] = {
 def quantity_value(quantity: str) -> Fraction:
     """Return a quantity in its base unit, exactly: ``250m`` → 1/4 (cores), ``1Ki`` → 1024 (bytes).
 
-    The API server writes ``0.7Gi`` as ``751619276800m``: two texts of one quantity must be equal.
+    The API server writes ``0.7Gi`` as ``751619276800m``, and smaller parts with ``u`` and ``n``: two texts of one
+    quantity must be equal.
     """
     match = _QUANTITY.match(quantity)
     if match is None:
         raise ValueError(f"{quantity!r} is no Kubernetes quantity")
     return Fraction(match["number"]) * _UNITS[match["unit"]]
+
+
+def usual_bytes(quantity: str) -> str:
+    """Return a quantity of bytes as one text, however it was written: ``1024Mi`` and ``1.0Gi`` → ``1Gi``.
+
+    The shortest, without a decimal point. What is no whole number of bytes stays as it is.
+    """
+    value = quantity_value(quantity)
+    if value.denominator != 1:
+        return quantity
+    known = [(unit or "", size) for unit, size in _UNITS.items() if size >= 1 and value % size == 0]
+    return min((f"{value / size}{unit}" for unit, size in known), key=lambda text: (len(text), text))
 
 
 def plain_mapping(data: object) -> dict[str, Any] | None:

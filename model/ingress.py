@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, Field, model_validator
 
 from model.fields import Count, DnsLabel, Frozen, HostName, Percent, Port, Quantity, Seconds, quantity_value
+from model.problems import several
 
 MINIMUM_NODES = 2
 MAXIMUM_VIPS = 16
@@ -212,16 +212,8 @@ class VipIngress(Frozen):
             "vips": self._vip_problems(),
             "handOverSeconds": self._hand_over_problems(),
         }
-        found = [
-            InitErrorDetails(
-                type=PydanticCustomError("value_error", "{text}", {"text": text}), loc=(field,), input=None
-            )
-            for field, texts in problems.items()
-            for text in texts
-        ]
-        if found:
-            # All at once, each as a problem of its own.
-            raise ValidationError.from_exception_data("ingress", found)
+        if any(problems.values()):
+            raise several(problems)
         return self
 
     def _node_problems(self) -> list[str]:

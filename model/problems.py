@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
 @dataclass(frozen=True, order=True)
@@ -43,6 +43,24 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     by_folded = {candidate.casefold(): candidate for candidate in allowed if candidate != word}
     found = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
     return f"; did you mean {by_folded[found[0]]!r}?" if found else ""
+
+
+def several(problems: Mapping[str, Sequence[str]]) -> ValidationError:
+    """Return what a model's own validator raises to tell all that is wrong at once.
+
+    Args:
+        problems: Field, empty for the model as a whole → a message for each problem.
+    """
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{text}", {"text": text}),
+            loc=(field,) if field else (),
+            input=None,
+        )
+        for field, messages in problems.items()
+        for text in messages
+    ]
+    return ValidationError.from_exception_data("several", details)
 
 
 def from_validation(  # noqa: PLR0913 - how to tell it

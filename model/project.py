@@ -28,7 +28,7 @@ from model.fields import (
     quantity_value,
 )
 from model.plan import After, StrategyName
-from model.problems import Problem, SettingsError, from_validation
+from model.problems import Problem, SettingsError, from_validation, several
 from model.secrets import ProjectSecrets
 from model.storage import Volume, mount_problem, nested_paths, strategy_problem
 
@@ -328,34 +328,46 @@ class ProjectBase(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problem = self._singleton_problem()
-        if problem:
-            raise ValueError(problem)
-        startup = self.probes.startup
+        storage = self._storage_problem()
+        found = [
+            self._singleton_problem(),
+            self._startup_problem(),
+            storage,
+            self._autoscaling_problem(),
+            self._variable_problem(),
+            self._route_problem(),
+            # The paths tell it again, in other words.
+            self._secret_file_problem() or ("" if storage else nested_paths(self._paths())),
+        ]
+        if any(found):
+            raise several({"": list(filter(None, found))})
+        return self
+
+    def _startup_problem(self) -> str:
+        startup, deadline = self.probes.startup, self.rollout.progress_deadline_seconds
         limit = max(startup.period_seconds, startup.timeout_seconds) * startup.failure_threshold
-        if limit >= self.rollout.progress_deadline_seconds:
-            raise ValueError(
-                f"probes.startup allows {limit} s, which must stay below rollout.progress_deadline_seconds "
-                f"({self.rollout.progress_deadline_seconds}), or a slow start is reported as a hanging release"
-            )
+        if limit < deadline:
+            return ""
+        return (
+            f"probes.startup allows {limit} s, which must stay below rollout.progress_deadline_seconds "
+            f"({deadline}), or a slow start is reported as a hanging release"
+        )
+
+    def _storage_problem(self) -> str:
         problem = strategy_problem(
             self.storage, self.strategy, singleton=self.singleton, autoscaled=self.autoscaling is not None
         ) or mount_problem(self.storage, self.config.paths if self.config else ())
-        if problem:
-            raise ValueError(f"storage: {problem}")
-        problem = self._autoscaling_problem() or self._variable_problem()
-        if problem:
-            raise ValueError(problem)
+        return f"storage: {problem}" if problem else ""
+
+    def _route_problem(self) -> str:
         doubles = [route for index, route in enumerate(self.routes) if route in self.routes[:index]]
-        if doubles:
-            raise ValueError(f"routes has {doubles[0].host}{doubles[0].path} twice")
+        return f"routes has {doubles[0].host}{doubles[0].path} twice" if doubles else ""
+
+    def _secret_file_problem(self) -> str:
         for each in self.secrets.files if self.secrets else ():
             if self.config and self.config.takes(each.path):
-                raise ValueError(f"secrets.files has {each.path}, which config has too: change one")
-        problem = nested_paths(self._paths())
-        if problem:
-            raise ValueError(problem)
-        return self
+                return f"secrets.files has {each.path}, which config has too: change one"
+        return ""
 
     def _singleton_problem(self) -> str:
         if not self.singleton:
@@ -555,7 +567,7 @@ def _checked(file: str, data: dict[str, Any], prefix: str, known: list[str], pro
         found = from_validation(file, error, known=known, skip_first=_model(data) is not None)
         # What the file itself says wrong is said once, not again for each environment that inherits it.
         fresh = [problem for problem in found if (problem.field, problem.message) not in own]
-        problems += [replace(each, field=f"{prefix}.{each.field}" if prefix else each.field) for each in fresh]
+        problems += [replace(each, field=".".join(filter(None, (prefix, each.field)))) for each in fresh]
         return None
 
 

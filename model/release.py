@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, ValidationError
 
 from model.fields import Frozen, Tag, plain_mapping
-from model.names import ASSET_BRIDGE, SlotName
+from model.names import ASSET_BRIDGE, GITEA_PROJECT, SlotName
 
 RECORD_ANNOTATION = "package-platform/release"
 """Annotation of a Service that holds the project's record."""
@@ -28,6 +28,7 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 _JOB_TYPE = "kubernetes:batch/v1:Job"
 _DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
+_STATEFUL_SET_TYPE = "kubernetes:apps/v1:StatefulSet"
 _CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
 
 KEPT_RELEASES = 10
@@ -150,6 +151,8 @@ class InCluster(Frozen):
     program asks before it moves."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of Deployments are configured with."""
+    repositories: Mapping[str, str] = Field(default_factory=dict)
+    """Name of a Deployment or StatefulSet → the repository of its image, the registry's host included."""
 
 
 class Instruction(InCluster):
@@ -215,6 +218,38 @@ def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
         if record:
             records[_name_of(service)] = record
     return records
+
+
+def owners_of(resources: Mapping[str, object]) -> dict[str, str]:
+    """Return whose the names are that a stack's resources hold: Kubernetes name of the project → Gitea project.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    owners: dict[str, str] = {}
+    for service in _outputs_of(resources, _SERVICE_TYPE):
+        told = _field(service, "metadata", "annotations")
+        if {GITEA_PROJECT, RECORD_ANNOTATION} <= told.keys():
+            owners[_name_of(service)] = str(told[GITEA_PROJECT])
+    return owners
+
+
+def repositories_of(resources: Mapping[str, object]) -> dict[str, str]:
+    """Return where the images of a stack's Deployments and StatefulSets come from: by their names.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    found: dict[str, str] = {}
+    for kind in (_DEPLOYMENT_TYPE, _STATEFUL_SET_TYPE):
+        for workload in _outputs_of(resources, kind):
+            containers = cast("list[object]", _field(workload, "spec", "template", "spec").get("containers") or [])
+            own = next(filter(None, map(plain_mapping, containers)), None) or {}
+            tagged, _, _ = str(own.get("image", "")).partition("@")
+            repository, _, tag = tagged.rpartition(":")
+            if repository and "/" not in tag:
+                found[_name_of(workload)] = repository
+    return found
 
 
 def failed_jobs_of(resources: Mapping[str, object]) -> tuple[str, ...]:

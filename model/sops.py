@@ -34,8 +34,12 @@ def encrypted_values(file: str, content: bytes) -> str | None:
         text = content.decode()
     except UnicodeDecodeError:
         return None
-    ending = file.rsplit("/", 1)[-1].rpartition(".")[2].lower()
-    rest = _without(_LINES, text) if ending == "env" else _without(_SECTION, text) if ending == "ini" else _tree(text)
+    # By the endings by which sops knows what it writes.
+    name = file.lower()
+    if name.endswith(".env"):
+        rest = _without(_LINES, text)
+    else:
+        rest = _without(_SECTION, text) if name.endswith(".ini") else _tree(text)
     return rest if rest and _VALUE in rest else None
 
 

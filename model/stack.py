@@ -15,7 +15,7 @@ from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
 from model.ingress import KINDS, AlbIngress
-from model.names import LATEST, InvalidName, collisions, image_repository, kubernetes_name
+from model.names import LATEST, InvalidName, collisions, image_repository, kubernetes_name, slot_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
@@ -153,6 +153,8 @@ class Application(Frozen):
     """Names of Deployments that have all their pods, as far as known."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of the stack's Deployments are configured with, as far as known."""
+    repositories: Mapping[str, str] = Field(default_factory=dict)
+    """Name of a Deployment or StatefulSet of the stack → the repository of its image, as far as known."""
     claims: tuple[Claim, ...] = ()
     """The volumes that it has, as far as known."""
     kept: bool = False
@@ -416,12 +418,49 @@ def with_records(stack: Stack, records: Mapping[str, Record], cluster: InCluster
             return application
         if application.image and application.action == "release":
             return application.model_copy(update={"record": record})
-        repository = repository_of(stack.environment, application.gitea_name, application.project)
+        # What nobody asked to be released stays where it is, also when the registry has moved.
+        runs = cluster.repositories.get(slot_name(application.name, record.live))
+        repository = runs or repository_of(stack.environment, application.gitea_name, application.project)
         image = Image(repository=repository, tag=record.release.tag, digest=record.release.digest)
         kept = {"record": record, "image": image, "kept": True, "config": record.release.config}
         return application.model_copy(update=kept)
 
     return stack.model_copy(update={"applications": tuple(map(remembered, stack.applications))})
+
+
+def without_renames(stack: Stack, owners: Mapping[str, str]) -> Stack:
+    """Return the stack, in which no project is called in Kubernetes as another one that is deployed.
+
+    Args:
+        stack: As the files describe it.
+        owners: Kubernetes name → the Gitea project whose objects are called so.
+
+    Raises:
+        SettingsError: With a line for each project whose objects could not be made, as they are there.
+    """
+    problems = [
+        Problem(each.file, "", message)
+        for each in stack.deployed
+        if (message := name_taken(each, owners.get(each.name, each.gitea_name)))
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return stack
+
+
+def name_taken(application: Application, owner: str) -> str:
+    """Return why a project can't be deployed where another one's objects are called as its own; empty if it can.
+
+    Args:
+        application: The project.
+        owner: The Gitea project whose objects are called so.
+    """
+    if owner == application.gitea_name:
+        return ""
+    return (
+        f"in Kubernetes it is called {application.name}, as {owner} is, which is deployed: a project keeps the name "
+        f"that it began with; for another one take {owner} down first, with a `pulumi up` without either file"
+    )
 
 
 def needs_claims(stack: Stack) -> bool:

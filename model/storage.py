@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from model.fields import ContainerPath, DnsLabel, Frozen, HostName, Quantity, plain_mapping, quantity_value
+from model.fields import ContainerPath, DnsLabel, Frozen, HostName, Quantity, plain_mapping, quantity_value, usual_bytes
 from model.names import ASSET_BRIDGE, GITEA_PROJECT
 from model.problems import Problem
 
@@ -46,8 +46,16 @@ def _class_name(value: str) -> str:
 
 
 def _size(value: str) -> str:
-    if value.endswith("m") or quantity_value(value) < 1:
+    if value[-1:] in "mun" or quantity_value(value) < 1:
         raise ValueError(f"{value!r} is no size: whole bytes, such as 500Mi or 10Gi")
+    # Another text of the same size would be a change, for which older providers make the volume anew.
+    return usual_bytes(value)
+
+
+def _share(value: str) -> str:
+    parts = value.split("/")
+    if not value.startswith("/") or any(part in {".", ".."} for part in parts) or any(map(str.isspace, value)):
+        raise ValueError(f"{value!r} is no folder that a server exports: absolute, such as /export/package, or /")
     return value
 
 
@@ -61,6 +69,8 @@ def _volume_name(value: str) -> str:
 
 ClassName = Annotated[str, AfterValidator(_class_name)]
 """Name of a StorageClass."""
+Share = Annotated[str, AfterValidator(_share)]
+"""A folder that an NFS server exports."""
 Size = Annotated[Quantity, AfterValidator(_size)]
 """Bytes of a volume."""
 VolumeName = Annotated[DnsLabel, AfterValidator(_volume_name)]
@@ -122,8 +132,8 @@ class NfsServer(Frozen):
 
     server: HostName
     """Its host name or address."""
-    share: ContainerPath
-    """Folder that it exports; each volume gets a folder of its own below."""
+    share: Share
+    """Folder that it exports, ``/`` for the root; each volume gets a folder of its own below."""
     mount_options: tuple[str, ...] = ("nfsvers=4.1", "hard")
     """Options of the mount. With ``hard``, processes wait for a server that is away instead of failing."""
 
@@ -177,6 +187,8 @@ class StorageSettings(Frozen):
         for name, value in ((FAST, self.fast), (SHARED, self.shared)):
             if value in (FAST, SHARED):
                 raise ValueError(f"{name} is {value}, which is no StorageClass: name one of the cluster")
+            if name in self.classes:
+                raise ValueError(f"classes.{name} is no StorageClass: write classes.{self.resolve(name)}")
         return self
 
     def resolve(self, storage_class: str) -> str:
@@ -186,7 +198,8 @@ class StorageSettings(Frozen):
 
     def facts(self, resolved: str) -> ClassFacts | None:
         """Return what a StorageClass can, None where nothing is known of it."""
-        return self.classes.get(resolved) or KNOWN_CLASSES.get(resolved)
+        own = _NETWORK if self.nfs and resolved == self.resolve(SHARED) else None
+        return self.classes.get(resolved) or own or KNOWN_CLASSES.get(resolved)
 
 
 class Claim(Frozen):

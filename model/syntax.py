@@ -46,7 +46,7 @@ def check_syntax(file: str, content: bytes) -> None:
     kind = name.rpartition(".")[2] if "." in name else ""
     try:
         if kind == "json":
-            _json(content, relaxed=name.startswith("appsettings"))
+            _json(content, settings=name.startswith("appsettings"))
         elif name == "nginx.conf":
             kind = "nginx configuration"
             _nginx(content, whole=True)
@@ -67,12 +67,15 @@ def _text(content: bytes) -> str:
         raise _WrongError(content.count(b"\n", 0, error.start) + 1, "is not UTF-8 text") from None
 
 
-def _json(content: bytes, *, relaxed: bool) -> None:
+def _json(content: bytes, *, settings: bool) -> None:
+    """Check JSON; that of .NET's settings may have comments, and has to be an object that has no key twice."""
     text = _text(content)
-    if relaxed:
+    if settings:
         text = _FINAL_COMMAS.sub(_blank, _COMMENTS.sub(_blank, text))
     try:
-        json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_once if settings else None)
+        if settings and not isinstance(found, dict):
+            raise ValueError("is no object: .NET takes settings only from { … }")  # noqa: TRY301 - told in one place
     except json.JSONDecodeError as error:
         raise _WrongError(error.lineno, f"{error.msg}, column {error.colno}") from None
     except ValueError as error:
@@ -85,6 +88,16 @@ def _blank(found: re.Match[str]) -> str:
     """Replace what .NET passes over by spaces, so that positions stay; leave texts alone."""
     token = found[0]
     return token if token.startswith('"') else re.sub(r"[^\n]", " ", token)
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse what .NET can't start with; it takes ``Name`` and ``name`` for the same key."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.casefold() in seen:
+            raise ValueError(f"{key!r} is there twice in one object, which .NET does not start with")
+        seen.add(key.casefold())
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> None:

@@ -17,15 +17,16 @@ from math import inf
 from typing import Any, Literal
 
 from model.fields import plain_mapping
+from model.names import GITEA_PROJECT
 from model.release import Instruction, Record, Release, mounted_bridges
 from model.rollout import missing_pods
-from model.stack import Application, Image
+from model.stack import Application, Image, name_taken
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
 from release.diagnosis import Found, Limits
 from release.drift import changed_pods, drifted_slots
-from release.errors import InterruptedRunError, LockedError, PulumiError, ReleaseError, UnexpectedError
+from release.errors import InterruptedRunError, LockedError, PulumiError, RefusedError, ReleaseError, UnexpectedError
 from release.events import is_locked
 from release.hold import POLL_SECONDS, Hold, held
 from release.inputs import CANARIES, TAGS, Program
@@ -186,6 +187,7 @@ class Changer:
         while True:
             records = self._cluster.records()
             before = Before(records.get(application.name), self._deployments(application))
+            _refuse_taken(application, before.deployments)
             wanted = wish.target(before.record)
             chosen = application.running(wanted) if wanted else application
             attempt = self._attempt(chosen, wish, records, before.deployments)
@@ -575,6 +577,14 @@ def recorded_canary(wanted: str, record: Record | None) -> Release | None:
     """
     slot = record.slots.get("canary") if record else None
     return slot.release if slot and slot.release.tag == wanted else None
+
+
+def _refuse_taken(application: Application, deployments: Sequence[Object]) -> None:
+    """Refuse what would be made anew under names that another project's objects have."""
+    owners = {str(inner(each, "metadata", "annotations").get(GITEA_PROJECT, "")) for each in deployments} - {""}
+    taken = [message for owner in sorted(owners) if (message := name_taken(application, owner))]
+    if taken:
+        raise RefusedError(f"{application.file}: {taken[0]}")
 
 
 def digests(image: Image, canary: Release | None) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tests.unit.config_checkout import Checkout
 
 API = "Some.Api"
 ENVIRONMENT = {"namespace": "n", "domain": "example.com", "registry": {"host": "harbor.example.com"}}
-PROJECT: dict[str, Any] = {"kind": "backend", "config": {"mount": "/app/config", "files": ["appsettings.json"]}}
+PROJECT: dict[str, Any] = {"kind": "backend", "config": {"mount": "/app/config", "files": ["settings.json"]}}
 
 
 @pytest.fixture
@@ -56,35 +56,35 @@ def files(application: Application) -> dict[str, bytes]:
 
 
 def test_the_most_specific_file_wins(checkout: Checkout) -> None:
-    everywhere = [*layers("uat", API, "appsettings.json"), "uat/Other.Api/appsettings.json"]
+    everywhere = [*layers("uat", API, "settings.json"), "uat/Other.Api/settings.json"]
     for weaker in range(4):
         present = {path: f'"{path}"' for path in everywhere[weaker:]}
         checkout.commit(present, clear=True)
-        assert files(ready(checkout, stack_of())) == {"appsettings.json": f'"{everywhere[weaker]}"'.encode()}
+        assert files(ready(checkout, stack_of())) == {"settings.json": f'"{everywhere[weaker]}"'.encode()}
     assert everywhere[:4] == [
-        "uat/Some.Api/appsettings.json",
-        "uat/common/appsettings.json",
-        "common/Some.Api/appsettings.json",
-        "common/appsettings.json",
+        "uat/Some.Api/settings.json",
+        "uat/common/settings.json",
+        "common/Some.Api/settings.json",
+        "common/settings.json",
     ]
 
 
 def test_a_file_is_taken_whole_and_nothing_is_merged(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": '{"a": 1, "b": 2}', "uat/Some.Api/appsettings.json": '{"a": 3}'})
-    assert files(ready(checkout, stack_of())) == {"appsettings.json": b'{"a": 3}'}
+    checkout.commit({"common/settings.json": '{"a": 1, "b": 2}', "uat/Some.Api/settings.json": '{"a": 3}'})
+    assert files(ready(checkout, stack_of())) == {"settings.json": b'{"a": 3}'}
 
 
 def test_a_missing_file_is_told_with_the_places_that_were_looked_at(checkout: Checkout) -> None:
-    checkout.commit({"test/Some.Api/appsettings.json": "{}"})
+    checkout.commit({"test/Some.Api/settings.json": "{}"})
     assert refused(checkout, stack_of()) == [
-        "projects/Some.Api.yaml:config.files.0: the config repository has no appsettings.json for it; looked for "
-        "uat/Some.Api/appsettings.json, uat/common/appsettings.json, common/Some.Api/appsettings.json, "
-        "common/appsettings.json"
+        "projects/Some.Api.yaml:config.files.0: the config repository has no settings.json for it; looked for "
+        "uat/Some.Api/settings.json, uat/common/settings.json, common/Some.Api/settings.json, "
+        "common/settings.json"
     ]
 
 
 def test_common_is_no_name_of_a_project(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     data = {"environment": ENVIRONMENT, "tags": {"common": "1"}, "configPath": "config"}
     stack = parse_stack("Pulumi.uat.yaml", "uat", data, {"projects/common.yaml": dict(PROJECT)})
     assert refused(checkout, stack) == [
@@ -96,39 +96,39 @@ def test_common_is_no_name_of_a_project(checkout: Checkout) -> None:
 
 
 def test_a_commit_is_read_and_neither_index_nor_work_tree(checkout: Checkout) -> None:
-    first = checkout.commit({"common/appsettings.json": "1"})
-    checkout.write({"common/appsettings.json": "2"})
+    first = checkout.commit({"common/settings.json": "1"})
+    checkout.write({"common/settings.json": "2"})
     checkout.git("add", "--all")
-    checkout.write({"common/appsettings.json": "3"})
+    checkout.write({"common/settings.json": "3"})
     application = ready(checkout, stack_of())
-    assert files(application) == {"appsettings.json": b"1"}
+    assert files(application) == {"settings.json": b"1"}
     assert application.config is not None
     assert application.config.revision == first
 
 
 def test_a_named_commit_may_be_shortened(checkout: Checkout) -> None:
-    first = checkout.commit({"common/appsettings.json": "1"})
-    checkout.commit({"common/appsettings.json": "2"})
+    first = checkout.commit({"common/settings.json": "1"})
+    checkout.commit({"common/settings.json": "2"})
     application = ready(checkout, stack_of(configRevisions={API: first[:8]}))
-    assert files(application) == {"appsettings.json": b"1"}
+    assert files(application) == {"settings.json": b"1"}
     assert application.config is not None
     assert application.config.revision == first
 
 
 def test_a_bare_repository_will_do(checkout: Checkout, tmp_path: Path) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     subprocess.run(["git", "clone", "-q", "--bare", checkout.folder, tmp_path / "bare.git"], check=True)
-    assert files(ready(checkout, stack_of(configPath="bare.git"))) == {"appsettings.json": b"1"}
+    assert files(ready(checkout, stack_of(configPath="bare.git"))) == {"settings.json": b"1"}
 
 
 def test_the_variables_of_a_git_hook_lead_nowhere_else(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    assert files(ready(checkout, stack_of())) == {"appsettings.json": b"1"}
+    assert files(ready(checkout, stack_of())) == {"settings.json": b"1"}
 
 
 def test_a_folder_inside_another_repository_is_not_taken_for_it(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1", "inner/x": "1"})
+    checkout.commit({"common/settings.json": "1", "inner/x": "1"})
     (line,) = refused(checkout, stack_of(configPath="config/inner"))
     assert "Pulumi.uat.yaml:package-platform:configPath: git can't read " in line
     assert "not a git repository" in line
@@ -156,7 +156,7 @@ def test_a_folder_inside_another_repository_is_not_taken_for_it(checkout: Checko
     ids=["no path", "no folder", "no commit"],
 )
 def test_what_can_not_be_read(checkout: Checkout, more: dict[str, Any], start: str, end: str) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     (line,) = refused(checkout, stack_of(**more))
     assert line.startswith(start)
     assert line.endswith(end)
@@ -195,8 +195,8 @@ def recorded(application: Application) -> Record:
 
 
 def test_an_older_commit_does_not_replace_what_runs(checkout: Checkout) -> None:
-    first = checkout.commit({"common/appsettings.json": "1"})
-    checkout.commit({"common/appsettings.json": "2"})
+    first = checkout.commit({"common/settings.json": "1"})
+    checkout.commit({"common/settings.json": "2"})
     records = {"some-api": recorded(ready(checkout, stack_of()))}
     (line,) = refused(checkout, with_records(stack_of(configRevisions={API: first}), records))
     assert line.startswith(
@@ -204,11 +204,11 @@ def test_an_older_commit_does_not_replace_what_runs(checkout: Checkout) -> None:
     )
     for leave in (API, f"{API}:1"):
         allowed = with_records(stack_of(configRevisions={API: first}, allowOlder=leave), records)
-        assert files(ready(checkout, allowed)) == {"appsettings.json": b"1"}
+        assert files(ready(checkout, allowed)) == {"settings.json": b"1"}
 
 
 def test_a_checkout_that_lacks_what_runs_is_behind(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     runs = Release(tag="1", config=ConfigRef(revision="f" * 40, digest="other"))
     record = Record(live="main", slots={"main": Slot(release=runs)}, history=(runs,))
     (line,) = refused(checkout, with_records(stack_of(), {"some-api": record}))
@@ -216,7 +216,7 @@ def test_a_checkout_that_lacks_what_runs_is_behind(checkout: Checkout) -> None:
 
 
 def test_an_older_commit_with_the_same_content_is_no_way_back(checkout: Checkout) -> None:
-    first = checkout.commit({"common/appsettings.json": "1"})
+    first = checkout.commit({"common/settings.json": "1"})
     checkout.commit({"common/other": "2"})
     records = {"some-api": recorded(ready(checkout, stack_of()))}
     application = ready(checkout, with_records(stack_of(configRevisions={API: first}), records))
@@ -227,15 +227,15 @@ def released(checkout: Checkout, *texts: str) -> Record:
     """Return the record after a release of each text, the last one live."""
     releases: list[Release] = []
     for text in texts:
-        checkout.commit({"common/appsettings.json": text})
+        checkout.commit({"common/settings.json": text})
         releases.insert(0, ready(checkout, stack_of()).release)
     return Record(live="main", slots={"main": Slot(release=releases[0])}, history=tuple(releases))
 
 
 def test_a_revert_is_a_way_forward(checkout: Checkout) -> None:
     record = released(checkout, "1", "2")
-    checkout.commit({"common/appsettings.json": "1"})
-    assert files(ready(checkout, with_records(stack_of(), {"some-api": record}))) == {"appsettings.json": b"1"}
+    checkout.commit({"common/settings.json": "1"})
+    assert files(ready(checkout, with_records(stack_of(), {"some-api": record}))) == {"settings.json": b"1"}
 
 
 def test_what_was_rolled_back_does_not_come_again_by_itself(checkout: Checkout) -> None:
@@ -246,9 +246,9 @@ def test_what_was_rolled_back_does_not_come_again_by_itself(checkout: Checkout) 
     (line,) = refused(checkout, with_records(stack_of(), {"some-api": rolled_back}))
     assert f"was replaced by {(first.config or ConfigRef(revision='', digest='')).revision[:12]}, which runs" in line
     another = with_records(stack_of(tags={API: "2"}), {"some-api": rolled_back})
-    assert files(ready(checkout, another)) == {"appsettings.json": b"2"}, "a new tag is a new release"
-    checkout.commit({"common/appsettings.json": "3"})
-    assert files(ready(checkout, with_records(stack_of(), {"some-api": rolled_back}))) == {"appsettings.json": b"3"}
+    assert files(ready(checkout, another)) == {"settings.json": b"2"}, "a new tag is a new release"
+    checkout.commit({"common/settings.json": "3"})
+    assert files(ready(checkout, with_records(stack_of(), {"some-api": rolled_back}))) == {"settings.json": b"3"}
 
 
 # What other slots need.
@@ -268,32 +268,32 @@ def two_slots(old: Application, new: Application) -> Record:
 
 
 def test_a_warm_slot_keeps_its_own_configuration(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     old = ready(checkout, stack_of())
-    checkout.commit({"common/appsettings.json": "2"})
+    checkout.commit({"common/settings.json": "2"})
     new = ready(checkout, stack_of())
     application = ready(checkout, with_records(stack_of(), {"some-api": two_slots(old, new)}))
-    assert sorted(each.files["appsettings.json"] for each in application.contents.values()) == [b"1", b"2"]
-    assert files(application.running(old.release)) == {"appsettings.json": b"1"}
-    assert files(application) == {"appsettings.json": b"2"}
+    assert sorted(each.files["settings.json"] for each in application.contents.values()) == [b"1", b"2"]
+    assert files(application.running(old.release)) == {"settings.json": b"1"}
+    assert files(application) == {"settings.json": b"2"}
 
 
 def test_what_the_repository_has_no_more_is_taken_from_the_state(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     old = ready(checkout, stack_of())
     state = in_state(old)
     # The project file asks for one file more, so the old content can't be made again from the repository.
-    project = {"kind": "backend", "config": {"mount": "/c", "files": ["appsettings.json", "more.json"]}}
-    checkout.commit({"common/appsettings.json": "2", "common/more.json": "2"})
+    project = {"kind": "backend", "config": {"mount": "/c", "files": ["settings.json", "more.json"]}}
+    checkout.commit({"common/settings.json": "2", "common/more.json": "2"})
     new = ready(checkout, stack_of(project))
     application = ready(checkout, with_records(stack_of(project), {"some-api": two_slots(old, new)}), state)
-    assert files(application.running(old.release)) == {"appsettings.json": b"1"}
+    assert files(application.running(old.release)) == {"settings.json": b"1"}
     without = ready(checkout, with_records(stack_of(project), {"some-api": two_slots(old, new)}))
     assert without.running(old.release).content is None, "it is not declared, and never empty"
 
 
 def test_a_restored_release_must_have_its_configuration(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     lost = ConfigRef(revision="f" * 40, digest="lost")
     runs = Release(tag="1", config=lost)
     record = Record(live="main", slots={"main": Slot(release=runs)}, history=(runs,))
@@ -303,21 +303,21 @@ def test_a_restored_release_must_have_its_configuration(checkout: Checkout) -> N
 
 
 def test_a_configmap_that_is_not_what_its_name_says_is_not_believed(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     application = ready(checkout, stack_of())
     assert application.config is not None
     state: dict[str, Any] = in_state(application)
     assert stored(state, "some-api", application.config) == application.content
-    state["urn:1"]["outputs"]["data"]["appsettings.json"] = "2"
+    state["urn:1"]["outputs"]["data"]["settings.json"] = "2"
     assert stored(state, "some-api", application.config) is None
 
 
 def test_a_project_without_a_tag_keeps_its_configuration(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     records = {"some-api": recorded(ready(checkout, stack_of()))}
-    checkout.commit({"common/appsettings.json": "2"})
+    checkout.commit({"common/settings.json": "2"})
     application = ready(checkout, with_records(stack_of(tags={}), records))
-    assert files(application) == {"appsettings.json": b"1"}
+    assert files(application) == {"settings.json": b"1"}
 
 
 # Content.
@@ -413,18 +413,18 @@ def test_what_kubernetes_takes_is_the_limit(checkout: Checkout) -> None:
 
 def test_a_link_is_no_file(checkout: Checkout) -> None:
     checkout.write({"common/real.json": "1"})
-    (checkout.folder / "common" / "appsettings.json").symlink_to("real.json")
+    (checkout.folder / "common" / "settings.json").symlink_to("real.json")
     checkout.commit({})
     (line,) = refused(checkout, stack_of())
     assert line == (
-        "projects/Some.Api.yaml:config.files.0: common/appsettings.json of the config repository is a link, not a file"
+        "projects/Some.Api.yaml:config.files.0: common/settings.json of the config repository is a link, not a file"
     )
 
 
 def test_a_pointer_of_lfs_is_no_file(checkout: Checkout) -> None:
-    checkout.commit({"common/appsettings.json": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n"})
+    checkout.commit({"common/settings.json": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n"})
     (line,) = refused(checkout, stack_of())
-    assert line == "config/common/appsettings.json: is a pointer of Git LFS, not the file: commit it as it is"
+    assert line == "config/common/settings.json: is a pointer of Git LFS, not the file: commit it as it is"
 
 
 def test_every_bad_file_is_told_at_once(checkout: Checkout) -> None:
@@ -461,6 +461,12 @@ GBK = "<?xml version='1.0' encoding='gb2312'?>"
         ("a.json", "NaN", "line 1: not readable as JSON: NaN is no value of JSON"),
         ("a.json", "[" * 100_000, "line 1: not readable as JSON: is nested too deeply"),
         ("a.json", '{"a": 1, // no\n}', "line 1: not readable as JSON: Expecting property name"),
+        (
+            "appsettings.json",
+            '{"a": {"Key": 1, "key": 2}}',
+            "line 1: not readable as JSON: 'key' is there twice",
+        ),
+        ("appsettings.json", "[1]", "line 1: not readable as JSON: is no object: .NET takes settings only from"),
         ("appsettings.Production.json", '{"a": 1, // yes\n "b" 2}', "line 2: not readable as JSON: Expecting ':'"),
         ("a.yml", "a: b\n\tc: d", "line 2: not readable as YAML: found character '\\t'"),
         ("a.xml", "<a>\n<b></a>", "line 2: not readable as XML: mismatched tag, column 6"),
@@ -515,19 +521,20 @@ def test_environment_variables() -> None:
         "\ufeff# comment\n\nA=1\nexport B = two words # comment\n"
         "C='a # $b\\n' # c\r\n"
         'D="a\\n\\"b\\"\\\\ \\$x"\n'
-        "E=\nF=a#b\nG=#x\n"
+        "E=\nF=a#b\nG='#x'\nH= # none\nI=a\u0085\u2028b\n"
     )
     assert parse_dotenv(".env", text.encode()) == {
-        "A": "1", "B": "two words", "C": "a # $b\\n", "D": 'a\n"b"\\ $x', "E": "", "F": "a#b", "G": "",
+        "A": "1", "B": "two words", "C": "a # $b\\n", "D": 'a\n"b"\\ $x', "E": "", "F": "a#b", "G": "#x", "H": "",
+        "I": "a\u0085\u2028b",
     }  # fmt: skip
 
 
 def test_environment_variables_that_are_none() -> None:
-    text = 'A=1\nhunter2\n1B=x\nA=2\nC=\'x\nD="x" y\nE="\\q"\n'
+    text = 'A=1\nhunter2\n1B=x\nA=2\nC=\'x\nD="x" y\nE="\\q"\nF=#hunter2\n'
     with pytest.raises(SettingsError) as caught:
         parse_dotenv(".env", text.encode())
     lines = str(caught.value).splitlines()
-    assert [line.split(": ")[0] for line in lines] == [f".env:line {number}" for number in range(2, 8)]
+    assert [line.split(": ")[0] for line in lines] == [f".env:line {number}" for number in range(2, 9)]
     assert "hunter2" not in str(caught.value), "what is no variable may be a secret"
 
 
@@ -538,7 +545,7 @@ def test_a_short_form_of_a_file() -> None:
 
 
 def test_git_is_not_there(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkout.commit({"common/appsettings.json": "1"})
+    checkout.commit({"common/settings.json": "1"})
     monkeypatch.setitem(os.environ, "PATH", "/nowhere")
     (line,) = refused(checkout, stack_of())
     assert line == "Pulumi.uat.yaml:package-platform:configPath: `git` is not on PATH: install it"

@@ -90,6 +90,27 @@ def test_autoscaling_that_never_works(fields: dict[str, Any], said: str) -> None
     assert said in refused({"autoscaling": {"maxReplicas": 5}, **fields})
 
 
+def test_all_that_does_not_fit_together_is_told_at_once_here_and_in_an_environment() -> None:
+    wrong = {
+        "singleton": True,
+        "replicas": 2,
+        "env": {"POD_NAME": "x"},
+        "routes": [{"host": "a"}, {"host": "a"}],
+        "probes": {"startup": {"periodSeconds": 100, "failureThreshold": 3}},
+    }
+    told = [
+        "a singleton has replicas: 1, not 2",
+        "probes.startup allows 300 s, which must stay below rollout.progress_deadline_seconds (300), or a slow start "
+        "is reported as a hanging release",
+        "POD_NAME is a variable that every pod has of its own: choose another name",
+        "routes has a/ twice",
+    ]
+    for field, fields in (("", wrong), (":environments.test", {"environments": {"test": wrong}})):
+        with pytest.raises(SettingsError) as caught:
+            parsed(fields)
+        assert str(caught.value).splitlines() == sorted(f"{FILE}{field}: {line}" for line in told)
+
+
 @pytest.mark.parametrize(
     ("route", "said"),
     [

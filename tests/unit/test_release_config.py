@@ -14,7 +14,7 @@ from tests.unit.config_checkout import Checkout
 from tests.unit.fake_stack import BEGUN, NAME, PROJECT, STEP, FakeStack
 
 REVISIONS = "package-platform:configRevisions"
-FILE = f"test/{PROJECT}/appsettings.json"
+FILE = f"test/{PROJECT}/settings.json"
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def stack(tmp_path: Path, checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -
     """A stack whose one deployed project has configuration, and runs tag 1 with the last commit."""
     fake = FakeStack(tmp_path / "fake")
     folder = fake.program.folder
-    (folder / "projects" / f"{PROJECT}.yaml").write_text(
-        "kind: backend\nconfig: {mount: /c, files: [appsettings.json]}\n"
-    )
+    (folder / "projects" / f"{PROJECT}.yaml").write_text("kind: backend\nconfig: {mount: /c, files: [settings.json]}\n")
     file = folder / "Pulumi.test.yaml"
     file.write_text(f"{file.read_text()}  package-platform:configPath: {checkout.folder}\n")
     for name, value in fake.variables.items():

@@ -144,7 +144,7 @@ def test_one_restart_of_a_new_pod_is_allowed() -> None:
 def again(exit_code: int, seconds: int, reason: str = "Error") -> dict[str, Any]:
     """Return a container that runs again and has not started, after a run of so many seconds."""
     ended = {**CRASHED, "exitCode": exit_code, "reason": reason, "finishedAt": f"2026-11-23T18:{seconds // 60:02}:01Z"}
-    running = {"state": {"running": {}}, "started": False, "ready": False, "restartCount": 1}
+    running: dict[str, Any] = {"state": {"running": {}}, "started": False, "ready": False, "restartCount": 1}
     return {**running, "lastState": {"terminated": ended}}
 
 

@@ -20,6 +20,7 @@ import pytest
 
 import release.change
 import release.lock
+from model.names import GITEA_PROJECT
 from model.release import Release, Slot
 from release import hold
 from release.change import Changed, Changer, Options, Wish, recorded_canary
@@ -245,6 +246,15 @@ def test_a_failed_release_may_be_left(stack: FakeStack, told: io.StringIO) -> No
     changer = Changer(stack.program, stack.cluster, screen, Options("release deploy", put_back=False))
     assert exit_code(deployed(changer, stack)) == BROKEN
     assert len(stack.calls()) == 1
+
+
+def test_another_projects_objects_are_not_taken(changer: Changer, stack: FakeStack) -> None:
+    theirs = deployment("1")
+    theirs["metadata"]["annotations"] = {GITEA_PROJECT: "sjzy.package.api"}
+    stack.deployments = [theirs]
+    with pytest.raises(RefusedError, match=f"{PROJECT}.yaml: .* called {NAME}, as sjzy.package.api is, which is"):
+        deployed(changer, stack)
+    assert stack.calls() == []
 
 
 def test_a_node_is_waited_for_as_long_as_the_stack_file_or_the_command_says(

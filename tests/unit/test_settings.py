@@ -5,9 +5,20 @@ from typing import Any
 
 import pytest
 
+from model.names import GITEA_PROJECT, kubernetes_name
 from model.problems import Problem, SettingsError
-from model.release import Instruction
-from model.stack import Application, Stack, instructed
+from model.release import (
+    RECORD_ANNOTATION,
+    InCluster,
+    Instruction,
+    Record,
+    Release,
+    Slot,
+    owners_of,
+    records_of,
+    repositories_of,
+)
+from model.stack import Application, Stack, instructed, with_records, without_renames
 from registry import ImageMissingError, Registry, RegistryError
 from settings import build_stack, environment_names, read_projects, resolve
 
@@ -59,7 +70,7 @@ def test_environments_are_those_of_the_stack_files(program: Path) -> None:
     (program / "Pulumi.uat.yaml").write_text("config:\n  package-platform:environment: {namespace: n}\n")
     (program / "Pulumi.uat-two.yaml").write_text("config:\n  package-platform:environment: {name: uat}\n")
     (program / "Pulumi.prod.yaml").write_text("config: [")
-    assert environment_names(program, "test") == ["test", "uat"]
+    assert environment_names(program, "test") == ["prod", "test", "uat"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +78,52 @@ def test_environments_are_those_of_the_stack_files(program: Path) -> None:
 )
 def test_another_stacks_broken_file_is_its_own_problem(program: Path, content: bytes) -> None:
     (program / "Pulumi.other.yaml").write_bytes(content)
-    assert "test" in environment_names(program, "test")
+    assert environment_names(program, "test") == ["other", "test"]
+    (program / "projects" / "packet.yaml").write_text(f"{FRONTEND}environments: {{other: {{replicas: 3}}}}\n")
+    assert build_stack(program, "Pulumi.test.yaml", "test", CONFIG).applications
+
+
+def deployed(name: str, image: str) -> dict[str, Any]:
+    """Return the resources of a project that is deployed, as the engine tells of them."""
+    record = Record(live="main", slots={"main": Slot(release=Release(tag="1"), revision="r")}, history=())
+    metadata = {"name": kubernetes_name(name), "annotations": {GITEA_PROJECT: name}}
+    recorded = {GITEA_PROJECT: name, RECORD_ANNOTATION: record.to_annotation()}
+    containers = [{"image": image}, {"image": "harbor.example.com/other:1"}]
+    return {
+        "urn:1": {
+            "type": "kubernetes:core/v1:Service",
+            "outputs": {"metadata": {**metadata, "annotations": recorded}},
+        },
+        "urn:2": {
+            "type": "kubernetes:apps/v1:Deployment",
+            "outputs": {"metadata": metadata, "spec": {"template": {"spec": {"containers": containers}}}},
+        },
+        "urn:3": {"type": "kubernetes:core/v1:Service", "outputs": {"metadata": {"name": "label", "annotations": {}}}},
+    }
+
+
+def test_a_project_does_not_take_the_objects_of_one_that_is_called_like_it(program: Path) -> None:
+    stack = build_stack(program, "Pulumi.test.yaml", "test", CONFIG)
+    assert without_renames(stack, owners_of(deployed("packet", "harbor.example.com/front/packet:1"))) == stack
+    with pytest.raises(SettingsError) as caught:
+        without_renames(stack, owners_of(deployed("Packet", "harbor.example.com/front/packet:1")))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("projects/packet.yaml: in Kubernetes it is called packet, as Packet is, which is deployed: ")
+
+
+@pytest.mark.parametrize("digest", ["@sha256:aa", ""])
+def test_what_nobody_asked_to_be_released_stays_where_it_is(program: Path, digest: str) -> None:
+    """Also when the registry has moved: nobody has asked the new one whether it has the image."""
+    resources = deployed("packet", f"old.example.com:5000/front/packet:1{digest}")
+    stack = build_stack(program, "Pulumi.test.yaml", "test", {**CONFIG, "tags": {}})
+    cluster = InCluster(repositories=repositories_of(resources))
+    (packet,) = with_records(stack, records_of(resources), cluster).deployed
+    assert packet.image is not None
+    assert (packet.kept, packet.image.repository) == (True, "old.example.com:5000/front/packet")
+    asked = build_stack(program, "Pulumi.test.yaml", "test", CONFIG)
+    (packet,) = (each for each in with_records(asked, records_of(resources), cluster).deployed if each.name == "packet")
+    assert packet.image is not None
+    assert packet.image.repository == "harbor.example.com/front/packet"
 
 
 def test_an_editors_lock_is_no_project(program: Path) -> None:

@@ -1,17 +1,19 @@
 """Volumes: what is refused, what may change, and what pods get."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from manifests import storage
 from manifests.workload import Workload
+from model.fields import quantity_value, usual_bytes
 from model.plan import CanaryWish
 from model.problems import SettingsError
-from model.release import Record, Release, Slot
+from model.release import RECORD_ANNOTATION, Record, Release, Slot
 from model.stack import Application, Stack, needs_claims, with_claims, with_records, without_a_second
-from model.storage import Claim, claims_of
+from model.storage import RECLAIM_ANNOTATION, Claim, claims_of
 from tests.conftest import rendered
 from tests.unit.test_bad_input import BACKEND, check, problems
 
@@ -407,6 +409,81 @@ def test_data_outlives_its_line_in_the_file_and_the_file_itself() -> None:
     nothing = check({}, tags={})
     assert [each.name for each in with_claims(nothing, there).left_claims] == ["some-api-data"]
     assert not check({"Some.Api": BACKEND}).keeps_data
+
+
+def test_a_claim_that_is_to_go_stays_while_a_warm_colour_mounts_it() -> None:
+    """Kubernetes would end it with the last pod that has it, and pulumi wait for that in vain."""
+    gone = {**SHARED, "name": "gone", "mount": "/gone", "reclaim": "delete"}
+    before = stack_of(gone, strategy="blueGreen")
+    there = claims_of(state_of(before))
+    live = Record.model_validate_json(workload(before).service["metadata"]["annotations"][RECORD_ANNOTATION])
+    after = with_claims(with_records(stack_of(strategy="blueGreen"), {"some-api": live}), there)
+    (kept,) = workload(after).kept_claims
+    assert kept["metadata"]["name"] == "some-api-gone"
+    assert kept["metadata"]["annotations"][RECLAIM_ANNOTATION] == "delete"
+    assert [slot.plan.change for slot in workload(after).slots] == ["declare", "keep"]
+
+    def recorded(made: Workload) -> Stack:
+        record = Record.model_validate_json(made.service["metadata"]["annotations"][RECORD_ANNOTATION])
+        return with_records(after, {"some-api": record})
+
+    tidied = only(recorded(workload(after))).model_copy(update={"action": "tidy"})
+    parked = rendered(tidied, after.environment)
+    assert [slot.plan.change for slot in parked.slots if slot.plan.name == live.live] == ["park"]
+    assert workload(recorded(parked)).kept_claims == ()
+
+
+def test_neither_the_order_of_volumes_nor_how_a_size_is_written_is_a_change() -> None:
+    """A StatefulSet's templates, and a claim's size, can't change: Pulumi would make both anew."""
+    other = {**OWN, "name": "cache", "mount": "/cache"}
+    (one,), (two,) = workload(stack_of(OWN, other)).slots, workload(stack_of(other, OWN)).slots
+    assert one.deployment["spec"]["volumeClaimTemplates"] == two.deployment["spec"]["volumeClaimTemplates"]
+    for size in ("10Gi", "10240Mi", "10.0Gi", "10737418240"):
+        (claim,) = workload(stack_of({**DATA, "size": size})).claims
+        assert claim["spec"]["resources"]["requests"]["storage"] == "10Gi", size
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [("1Gi", "1Gi"), ("1.5Gi", "1536Mi"), ("1000M", "1G"), ("1.07T", "1070G"), ("1024k", "1024k"), ("1000Ki", "1024k"),
+     ("1", "1"), ("0.7Gi", "0.7Gi"), ("500Mi", "500Mi"), ("12345", "12345")],
+)  # fmt: skip
+def test_a_quantity_of_bytes_has_one_text(written: str, usual: str) -> None:
+    assert usual_bytes(written) == usual
+    assert quantity_value(usual) == quantity_value(written)
+
+
+def test_what_the_api_server_writes_of_small_parts_is_read() -> None:
+    assert quantity_value("1325598706237440u") == Fraction("1325598706237440") / 10**6
+    assert quantity_value("5n") == Fraction(5, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("share", "good"),
+    [("/", True), ("/export/a b", False), ("export", False), ("/a/../b", False), ("/export/小包", True)],
+)
+def test_the_folder_of_a_server(share: str, good: object) -> None:
+    settings = {"nfs": {"server": "files.example.com", "share": share}}
+    if good:
+        stack = stack_of(SHARED, storage=settings)
+        found = storage.shared_class(stack.environment)
+        assert found is not None
+        assert found["parameters"]["share"] == share
+    else:
+        with pytest.raises(SettingsError, match="is no folder that a server exports: absolute, such as"):
+            stack_of(SHARED, storage=settings)
+
+
+def test_the_class_that_the_stack_makes_can_grow_whatever_it_is_called() -> None:
+    settings = {"shared": "team-nfs", "nfs": {"server": "files.example.com", "share": "/export"}}
+    there = claims_of(state_of(stack_of(SHARED, storage=settings)))
+    grown = with_claims(stack_of({**SHARED, "size": "20Gi"}, storage=settings), there)
+    assert storage.growing(only(grown)) == {"some-api-data"}
+
+
+def test_facts_are_of_classes_and_not_of_the_words_for_them() -> None:
+    with pytest.raises(SettingsError, match=r"classes\.fast is no StorageClass: write classes\.local-path"):
+        stack_of(DATA, storage={"classes": {"fast": {"expandable": True}}})
 
 
 def test_pods_that_have_their_own_volume_keep_it_without_a_claim_of_ours() -> None:
