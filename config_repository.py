@@ -183,6 +183,7 @@ def read(  # noqa: PLR0913 - where to read, and what
     shown: str,
     *,
     decrypting: bool = False,
+    whole: bool = True,
 ) -> Content | None:
     """Return a project's configuration at a commit; None for a project that has none.
 
@@ -193,6 +194,7 @@ def read(  # noqa: PLR0913 - where to read, and what
         revision: The commit; empty for the one that is checked out.
         shown: What people call the repository, for errors.
         decrypting: Whether encrypted files are decrypted; without that the content has their hash alone.
+        whole: Whether it is a problem that a file is missing; otherwise the content lacks it.
 
     Raises:
         ConfigRepositoryError: If the repository can't be read.
@@ -203,7 +205,7 @@ def read(  # noqa: PLR0913 - where to read, and what
         return None
     problems: list[Problem] = []
     commit = repository.commit(revision)
-    found = find(wanted, environment, project, repository.tree(commit), problems)
+    found = find(wanted, environment, project, repository.tree(commit), problems if whole else [])
     if problems:
         raise SettingsError(problems)
     contents = repository.contents(each.entry.name for each in found)
@@ -330,10 +332,26 @@ class _Reader:
                 where = f"{NAMESPACE}:configRevisions.{application.gitea_name}"
             self.problems.append(Problem(self._file, where, str(error)))
         except SettingsError as error:
-            self.problems += error.problems
+            ran = self._as_it_ran(application)
+            if ran and not (self._repository and self._goes_back(self._repository, application, ran)):
+                return ran
+            self.problems += () if ran else error.problems
         else:
             return content
         return None
+
+    def _as_it_ran(self, application: Application) -> Content | None:
+        """Return the configuration with which the wanted tag ran at the wanted commit, if it did.
+
+        The project file may ask for more by now, which that commit does not have: no reason to refuse a way back.
+        """
+        record, image, revision = application.record, application.image, application.config_revision
+        if record is None or image is None or not revision:
+            return None
+        known = [*record.history, *(slot.release for slot in record.slots.values())]
+        refs = [each.config for each in known if each.tag == image.tag and each.config]
+        matching = (ref for ref in refs if ref.revision.startswith(revision))
+        return next((content for ref in matching if (content := self._recorded(application, ref))), None)
 
     def _recorded(self, application: Application, ref: ConfigRef) -> Content | None:
         """Return a configuration that a slot runs with, from the repository or, failing that, from the state.
@@ -342,16 +360,18 @@ class _Reader:
         """
         if self._repository and application.project.config:
             try:
-                content = self._read(self._repository, application, ref.revision)
+                content = self._read(self._repository, application, ref.revision, whole=False)
             except (ConfigRepositoryError, SettingsError):
                 content = None
             if content and content.ref == ref:
                 return content.model_copy(update={"ref": ref})
         return stored(self._resources, application.name, ref)
 
-    def _read(self, repository: ConfigRepository, application: Application, revision: str) -> Content | None:
+    def _read(
+        self, repository: ConfigRepository, application: Application, revision: str, *, whole: bool = True
+    ) -> Content | None:
         shown, environment = str(self._stack.config_path), self._stack.environment.name
-        return read(repository, application, environment, revision, shown, decrypting=True)
+        return read(repository, application, environment, revision, shown, decrypting=True, whole=whole)
 
     def _goes_back(self, repository: ConfigRepository, application: Application, content: Content) -> bool:
         record = application.record

@@ -22,11 +22,13 @@ from config_repository import State, configured
 from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
+from model.platform import namespace_problems, namespaces_of
 from model.problems import Problem, SettingsError, from_validation
 from model.release import (
     INSTRUCTION_VARIABLE,
     InCluster,
     Instruction,
+    autoscaled_of,
     bridges_of,
     failed_jobs_of,
     owners_of,
@@ -82,8 +84,13 @@ def load_stack(program: Path = PROGRAM) -> Stack:
             failed_jobs=failed_jobs_of(state()),
             pods=pods_of(state()),
             bridges=bridges_of(state()),
+            autoscaled=autoscaled_of(state()),
             repositories=repositories_of(state()),
         )
+        made = namespaces_of(state())
+        lost = namespace_problems(file, f"{NAMESPACE}:", stack.environment, platform=stack.platform, made=made)
+        if lost:
+            raise SettingsError(lost)
         stack = without_renames(with_records(stack, records_of(state()), found), owners_of(state()))
         stack = without_going_back(stack, file)
     if needs_claims(stack):

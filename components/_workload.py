@@ -116,6 +116,12 @@ class WorkloadComponent(pulumi.ComponentResource):
         self._declare(_Declared(name, args, plan, type(self).render(args.application, args.environment, plan)), opts)
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
+        if declared.plan.moves and declared.plan.live.change == "keep":
+            file = declared.args.application.file
+            pulumi.info(
+                f"{declared.name} goes back to pods that are still warm, as they are: what {file} has changed since "
+                "comes with the next release or `pulumi up`"
+            )
         first = self._first(declared, opts)
         weighted, plan = declared.plan.record.weighted, declared.plan
         if plan.entry_first:
@@ -193,8 +199,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         deployment = apply(name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(name, slot.disruption_budget, after)
         if slot.autoscaler:
-            after = pulumi.ResourceOptions(parent=self, depends_on=[deployment])
-            apply(name, slot.autoscaler, after)
+            apply(name, slot.autoscaler, self._unmoved(declared, [deployment]))
         return deployment
 
     def _deployment_options(
@@ -205,8 +210,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
         deleting = max(_DELETE_SECONDS, project.shutdown.grace_seconds + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
-        if project.autoscaling and plan.name != "canary" and plan.change != "park" and not plan.starting:
-            # The autoscaler owns the number after creation; leaving the field out would reset it to 1.
+        if _keeps_number(declared.args.application, plan):
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(
             parent=self,
@@ -237,15 +241,23 @@ class WorkloadComponent(pulumi.ComponentResource):
     def _entry(self, declared: _Declared, after: _DependsOn) -> list[pulumi.Resource]:
         """Declare the Ingress whose weights move the traffic."""
         manifest = declared.workload.ingress
-        options = pulumi.ResourceOptions(parent=self, depends_on=after)
-        return [apply(declared.name, manifest, options)] if manifest else []
+        return [apply(declared.name, manifest, self._unmoved(declared, after))] if manifest else []
 
     def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:
-        options = pulumi.ResourceOptions(parent=self, depends_on=after)
+        options = self._unmoved(declared, after)
         if declared.workload.ingress:
             apply(declared.name, declared.workload.ingress, options)
         if declared.workload.canary_ingress:
             apply(f"{declared.name}-canary", declared.workload.canary_ingress, options)
+
+    def _unmoved(self, declared: _Declared, after: _DependsOn) -> pulumi.ResourceOptions:
+        """Return the options of what only a release changes.
+
+        What puts back or tidies finds the file of today, or of a clone that is behind: what that says of routes and
+        autoscaling was not released with what runs.
+        """
+        ignored = None if declared.args.application.action == "release" else ["spec"]
+        return pulumi.ResourceOptions(parent=self, depends_on=after, ignore_changes=ignored)
 
     def _export(self, args: WorkloadArgs, service: KubernetesObject) -> None:
         routes = args.application.project.routes
@@ -256,6 +268,20 @@ class WorkloadComponent(pulumi.ComponentResource):
         # What no release changes: for each component whose outputs change the engine writes its whole state once more.
         # What runs is among the outputs of the stack.
         self.register_outputs({"url": self.url, "serviceName": self.service_name})
+
+
+def _keeps_number(application: Application, slot: SlotPlan) -> bool:
+    """Tell whether a slot keeps the number of pods that it has, whatever is declared."""
+    if slot.change == "park":
+        return False
+    scaled, known = application.project.autoscaling, application.pods.get(slot_name(application.name, slot.name))
+    if application.action != "release":
+        return known is None or bool(scaled)
+    if not scaled or slot.name == "canary" or slot.starting:
+        return False
+    # The autoscaler owns the number after creation; leaving the field out would reset it to 1. But without a pod it is
+    # off, and never starts the first one.
+    return known != 0
 
 
 def _formerly(component_type: str) -> pulumi.ResourceOptions:

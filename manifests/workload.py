@@ -173,6 +173,7 @@ def planned(application: Application, environment: Environment, render: Containe
         now=now,
         migrated=noted_migration(application),
         weighted=environment.weighs(project),
+        as_it_ran=application.as_it_ran,
     )
     noted = bool(project.storage or application.claims) or None
     return target.model_copy(update={"record": target.record.model_copy(update={"storage": noted})})
@@ -280,6 +281,8 @@ def _replicas(application: Application, target: SlotPlan) -> int:
     project = application.project
     if target.change == "park":
         return 0
+    if application.action == "restore" and (known := application.pods.get(slot_name(application.name, target.name))):
+        return known  # as before what failed, whatever the file says by now
     if target.name == "canary":
         weight = application.canary.weight if application.canary else 0
         return project.canary.replicas or max(1, -(-_carrying(application, "main") * weight // 100))

@@ -110,6 +110,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     now: str = "",
     migrated: Migrated | None = None,
     weighted: bool = False,
+    as_it_ran: bool = False,
 ) -> Plan:
     """Return what a project must become.
 
@@ -123,8 +124,16 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
         now: The time (RFC 3339), noted when the live release changes.
         migrated: What is to be noted of migrations.
         weighted: Whether traffic from outside is moved by weights in the Ingress, and not by the Service alone.
+        as_it_ran: Whether a warm colour that has the wanted release gets the traffic with the pods that it has, also
+            where the project file makes others of that release by now: what the file changed may be what failed.
     """
+    ran = _ran(record, wanted.slot) if as_it_ran and strategy == "blueGreen" and after == "warm" else None
+    if ran:
+        wanted = wanted.model_copy(update={"slot": ran})
     planned = _planned(record, wanted, strategy, after, action, now)
+    if ran:
+        first, *others = planned.slots
+        planned = planned.model_copy(update={"slots": (first.model_copy(update={"change": "keep"}), *others)})
     noted = {"migrated": migrated, "weighted": weighted or None}
     planned = planned.model_copy(update={"record": planned.record.model_copy(update=noted)})
     return _behind_weights(planned, record) if weighted else planned
@@ -177,6 +186,20 @@ def _as_recorded(record: Record | None, wanted: Wanted) -> Wanted:
 
     canary = wanted.canary and told(wanted.canary, record.slots.get("canary"))
     return Wanted(slot=told(wanted.slot, record.slots[record.live]), canary=canary)
+
+
+def _ran(record: Record | None, wanted: Slot) -> Slot | None:
+    """Return a warm colour that has a release, made otherwise than it would be made now; None where there is none."""
+    if record is None or record.release == wanted.release:
+        return None
+    return next(
+        (
+            slot
+            for name, slot in record.slots.items()
+            if name in _COLOURS and slot.warm and slot.release == wanted.release and slot.revision != wanted.revision
+        ),
+        None,
+    )
 
 
 def _target(record: Record | None, wanted: Slot, strategy: StrategyName, after: After) -> SlotName:

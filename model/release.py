@@ -28,6 +28,7 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 _JOB_TYPE = "kubernetes:batch/v1:Job"
 _DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
+_AUTOSCALER_TYPE = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
 _STATEFUL_SET_TYPE = "kubernetes:apps/v1:StatefulSet"
 _CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
 
@@ -151,6 +152,8 @@ class InCluster(Frozen):
     program asks before it moves."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of Deployments are configured with."""
+    autoscaled: tuple[str, ...] = ()
+    """Names of Deployments that an autoscaler scales."""
     repositories: Mapping[str, str] = Field(default_factory=dict)
     """Name of a Deployment or StatefulSet → the repository of its image, the registry's host included."""
 
@@ -166,6 +169,9 @@ class Instruction(InCluster):
     action: Literal["release", "restore", "tidy"] = "release"
     """``release``: go to the wanted tag. ``restore``: declare every slot as the record says, after a failed release.
     ``tidy``: scale down the slot that gets no traffic."""
+    as_it_ran: bool = False
+    """Whether to go back to pods that are still warm as they are, whatever the project file makes of their release now.
+    """
     records: Mapping[str, Record] = Field(default_factory=dict)
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
     digests: Mapping[str, str] = Field(default_factory=dict)
@@ -232,6 +238,15 @@ def owners_of(resources: Mapping[str, object]) -> dict[str, str]:
         if {GITEA_PROJECT, RECORD_ANNOTATION} <= told.keys():
             owners[_name_of(service)] = str(told[GITEA_PROJECT])
     return owners
+
+
+def autoscaled_of(resources: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of the Deployments that have an autoscaler, as a stack's resources tell it.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    return tuple(sorted(map(_name_of, _outputs_of(resources, _AUTOSCALER_TYPE))))
 
 
 def repositories_of(resources: Mapping[str, object]) -> dict[str, str]:

@@ -145,6 +145,8 @@ class Application(Frozen):
     """``sha256:…`` of the canary's image."""
     action: Action = "release"
     """What to do with it; other than ``release`` only when the command ``release`` says so."""
+    as_it_ran: bool = False
+    """Whether warm pods of the wanted release get the traffic as they are; only when ``release`` says so."""
     failed_jobs: tuple[str, ...] = ()
     """Names of Jobs of the stack that are there and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
@@ -153,6 +155,8 @@ class Application(Frozen):
     """Names of Deployments that have all their pods, as far as known."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of the stack's Deployments are configured with, as far as known."""
+    autoscaled: tuple[str, ...] = ()
+    """Names of Deployments of the stack that an autoscaler scales, as far as known."""
     repositories: Mapping[str, str] = Field(default_factory=dict)
     """Name of a Deployment or StatefulSet of the stack → the repository of its image, as far as known."""
     claims: tuple[Claim, ...] = ()
@@ -532,6 +536,11 @@ def _second(application: Application) -> str:
             f"it runs as {' and '.join(others)}, beside which `main` would start: release another tag of it first, "
             f"with strategy: rolling and without singleton, or {down}"
         )
+    if slot_name(application.name, "main") in application.autoscaled:
+        return (
+            "its autoscaler goes only after the release, and would start a second pod meanwhile: release it first "
+            "without singleton and autoscaling, with replicas: 1"
+        )
     kinds = {True: "a StatefulSet (it has a volume with perPod)", False: "a Deployment"}
     runs = any(claim.per_pod for claim in application.claims)
     if runs != project.stateful:
@@ -594,7 +603,9 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
         raise SettingsError([Problem("projects", "", message)])
     digests: Mapping[str, str] = instruction.digests if stack.environment.registry.pin_digests else {}
     chosen = tuple(
-        application.model_copy(update={"action": instruction.action}).with_digests(digests)
+        application.model_copy(update={"action": instruction.action, "as_it_ran": instruction.as_it_ran}).with_digests(
+            digests
+        )
         for application in stack.applications
         if application.gitea_name == instruction.project
     )

@@ -83,6 +83,7 @@ class Wish:
         tag: What it is about, where that is not the application's tag: a canary's.
         canary: The canary that is to run beside the application.
         repeatable: Whether the same command again asks for the same: a rollback would go on to the release before.
+        as_it_ran: Whether warm pods get the traffic as they are, whatever the project file makes of their release now.
     """
 
     action: Action
@@ -92,6 +93,7 @@ class Wish:
     tag: str = ""
     canary: Release | None = None
     repeatable: bool = True
+    as_it_ran: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,13 +241,15 @@ class Changer:
     def _deploys(self, application: Application, release: Release) -> str:
         return deploys(application.gitea_name, release, self._program.stack)
 
-    def _command(
+    def _command(  # noqa: PLR0913 - what is known before a run
         self,
         application: Application,
         wish: Wish,
         records: dict[str, Record],
         reading: Sequence[str],
         there: Sequence[Object],
+        *,
+        earlier: Sequence[Object] = (),
     ) -> Command:
         image = application.image
         if image is None:
@@ -253,15 +257,17 @@ class Changer:
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
-        pods = wanted_pods(there) if application.project.autoscaling else {}
+        pods = {**wanted_pods(there if application.project.autoscaling else ()), **wanted_pods(earlier)}
         instruction = Instruction(
             project=application.gitea_name,
             action=wish.action,
+            as_it_ran=wish.as_it_ran,
             records=mine,
             failed_jobs=failed,
             pods=pods,
             ready=complete(there),
             bridges=self._bridges(there),
+            autoscaled=self._cluster.autoscaled(application.name) if application.project.singleton else (),
             digests=digests(image, wish.canary or self._canary(application, wish, records.get(application.name))),
         )
         revisions = wanted_revisions(self._program, application)
@@ -442,7 +448,9 @@ class Changer:
                 # The stack was free since the failed run was ended.
                 return [f"another run has released {recorded.release.tag} meanwhile, which is left as it is"]
             remaining = self._deployments(old)
-            command = self._command(old, Wish("restore"), {**records, old.name: record}, reading, remaining)
+            command = self._command(
+                old, Wish("restore"), {**records, old.name: record}, reading, remaining, earlier=there
+            )
             found = Found.of(remaining, self._cluster.pods(old.name))
             watched = Watched(old.name, image, recorded, stateful=old.project.stateful, found=found, left=self._left)
             again = self._watch(command, watched)

@@ -169,6 +169,11 @@ class Cluster:
         found = self._list("apis/apps/v1", "deployments", query)
         return [*found, *self._list("apis/apps/v1", "statefulsets", query)] if stateful else found
 
+    def autoscaled(self, name: str) -> tuple[str, ...]:
+        """Return the names of a project's autoscalers, which are those of the Deployments that they scale."""
+        found = self._list(*KINDS["HorizontalPodAutoscaler"], {"labelSelector": _selector(name)})
+        return tuple(sorted(map(name_of, found)))
+
     def pods(self, name: str) -> list[Object]:
         """Return the pods of one project, of all its slots and releases."""
         return self._list("api/v1", "pods", {"labelSelector": _selector(name)})

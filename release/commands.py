@@ -154,7 +154,8 @@ def rollback(session: Session, project: str, tag: str, steps: int, leave: Leave)
         given.check(project, record, found)
         return found
 
-    return change(session, application.running(chosen), "rollback", Wish("release", target, repeatable=False))
+    wish = Wish("release", target, repeatable=False, as_it_ran=True)
+    return change(session, application.running(chosen), "rollback", wish)
 
 
 def tidy(session: Session, project: str, *, at_once: bool) -> int:

@@ -22,18 +22,25 @@ def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def apply(name: str, manifest: Any, opts: pulumi.ResourceOptions) -> Any:
         made = really(name, manifest, opts)
         seen[f"{manifest['kind']} {name}"] = (made, opts)
+        seen[f"manifest of {manifest['kind']} {name}"] = manifest
         return made
 
     monkeypatch.setattr(_workload, "apply", apply)
     return seen
 
 
-def declare(record: Record | None, canary: CanaryWish | None = None, action: Action = "release", **fields: Any) -> None:
+def declare(
+    record: Record | None,
+    canary: CanaryWish | None = None,
+    action: Action = "release",
+    pods: dict[str, int] | None = None,
+    **fields: Any,
+) -> None:
     project = parse_project("projects/x.yaml", {"kind": "backend", **fields}, "test")
     image = Image(repository="harbor.example.com/back/x", tag="2")
     application = Application(
         gitea_name="X", file="projects/x.yaml", project=project, image=image, record=record, canary=canary,
-        action=action,
+        action=action, pods=pods or {},
     )  # fmt: skip
     run(lambda: PackageApp("X", PackageAppArgs(application, ENVIRONMENT)))
 
@@ -61,6 +68,31 @@ def test_an_autoscaler_owns_the_number_of_pods_but_not_of_a_canary(options: dict
     declare(ran("2"), CanaryWish(tag="3", weight=10), strategy="canary", autoscaling={"maxReplicas": 9})
     assert options["Deployment X-main"][1].ignore_changes == ["spec.replicas"]
     assert options["Deployment X-canary"][1].ignore_changes is None
+
+
+def test_an_autoscaler_is_off_where_there_is_no_pod_and_gets_a_first_one(options: dict[str, Any]) -> None:
+    declare(ran("2"), pods={"x": 0}, autoscaling={"maxReplicas": 9})
+    assert options["Deployment X-main"][1].ignore_changes is None
+
+
+@pytest.mark.parametrize("action", ["release", "restore", "tidy"])
+def test_routes_and_autoscaling_are_changed_by_a_release_alone(options: dict[str, Any], action: Action) -> None:
+    """What puts back or tidies has a project file that was not released with what runs."""
+    declare(ran("2"), action=action, routes=[{"host": "new"}], autoscaling={"maxReplicas": 9})
+    expected = None if action == "release" else ["spec"]
+    assert options["Ingress X"][1].ignore_changes == expected
+    assert options["HorizontalPodAutoscaler X-main"][1].ignore_changes == expected
+
+
+def test_what_is_put_back_has_as_many_pods_as_before(options: dict[str, Any]) -> None:
+    declare(ran("2"), action="restore", pods={"x": 5}, replicas=2)
+    assert options["Deployment X-main"][1].ignore_changes is None
+    assert options["manifest of Deployment X-main"]["spec"]["replicas"] == 5
+
+
+def test_what_is_tidied_leaves_the_number_of_pods_that_serve(options: dict[str, Any]) -> None:
+    declare(ran("2"), action="tidy", replicas=2)
+    assert "spec.replicas" in options["Deployment X-main"][1].ignore_changes
 
 
 @pytest.mark.parametrize(

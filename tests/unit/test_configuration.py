@@ -282,14 +282,31 @@ def test_what_the_repository_has_no_more_is_taken_from_the_state(checkout: Check
     checkout.commit({"common/settings.json": "1"})
     old = ready(checkout, stack_of())
     state = in_state(old)
-    # The project file asks for one file more, so the old content can't be made again from the repository.
-    project = {"kind": "backend", "config": {"mount": "/c", "files": ["settings.json", "more.json"]}}
+    # The project file asks for another file, so the old content can't be made again from the repository.
+    project = {"kind": "backend", "config": {"mount": "/c", "files": ["more.json"]}}
     checkout.commit({"common/settings.json": "2", "common/more.json": "2"})
     new = ready(checkout, stack_of(project))
     application = ready(checkout, with_records(stack_of(project), {"some-api": two_slots(old, new)}), state)
     assert files(application.running(old.release)) == {"settings.json": b"1"}
     without = ready(checkout, with_records(stack_of(project), {"some-api": two_slots(old, new)}))
     assert without.running(old.release).content is None, "it is not declared, and never empty"
+
+
+def test_a_way_back_is_not_refused_for_files_that_the_project_asks_for_since(checkout: Checkout) -> None:
+    first = checkout.commit({"common/settings.json": "1"})
+    old = ready(checkout, stack_of())
+    project = {"kind": "backend", "config": {"mount": "/c", "files": ["settings.json", "more.json"]}}
+    second = checkout.commit({"common/settings.json": "2", "common/more.json": "2"})
+    new = ready(checkout, stack_of(project, tags={API: "2"}))
+    records = {"some-api": two_slots(old, new)}
+    back = {"tags": {API: "1"}, "configRevisions": {API: first}}
+    rolled_back = ready(checkout, with_records(stack_of(project, allowOlder=[API], **back), records))
+    assert (files(rolled_back), rolled_back.config) == ({"settings.json": b"1"}, old.config)
+    # What never ran so is no way back: another tag at that commit.
+    other = stack_of(project, allowOlder=[API], tags={API: "3"}, configRevisions={API: first})
+    assert "the config repository has no more.json for it" in refused(checkout, with_records(other, records))[0]
+    (line,) = refused(checkout, with_records(stack_of(project, **back), records))
+    assert f"commit {first[:12]} was replaced by {second[:12]}" in line
 
 
 def test_a_restored_release_must_have_its_configuration(checkout: Checkout) -> None:

@@ -57,6 +57,22 @@ def test_blue_green_takes_the_idle_colour_and_leaves_the_other_untouched() -> No
     assert given.live.starting
 
 
+def test_a_rollback_takes_warm_pods_as_they_are_whatever_the_file_makes_of_their_release_now() -> None:
+    record = after("blueGreen", "1", "2")
+    back = wanted("1", "another port")
+    given = plan(record, back, "blueGreen", as_it_ran=True)
+    assert changes(given) == {"blue": ("keep", "1"), "green": ("keep", "2")}
+    assert (given.moves, given.revives, given.traffic) == (True, True, {"release": "r1"})
+    assert given.record.slots["blue"].revision == "r1"
+    # A plain run, or pods that were scaled down, get what the file says.
+    assert changes(plan(record, back, "blueGreen"))["blue"] == ("declare", "1")
+    parked = plan(record, wanted("2"), "blueGreen", action="tidy").record
+    assert changes(plan(parked, back, "blueGreen", as_it_ran=True))["blue"] == ("declare", "1")
+    # The file's change is a release of its own afterwards.
+    later = plan(given.record, back, "blueGreen")
+    assert (later.moves, later.live.name, later.live.content.revision) == (True, "green", "r1another port")
+
+
 def test_a_rollback_to_the_warm_colour_only_moves_the_traffic() -> None:
     record = after("blueGreen", "1", "2")
     given = plan(record, wanted("1"), "blueGreen")

@@ -20,7 +20,7 @@ import release.commands
 from model.names import SlotName
 from model.release import Record, Release, Slot
 from registry import ImageMissingError, Registry
-from release.change import Changed, Changer
+from release.change import Changed, Changer, Wish
 from release.cluster import Cluster
 from release.command_line import app, main
 from release.commands import Order, earlier, exit_code, facts, is_due, told
@@ -175,6 +175,21 @@ def test_what_is_possible_is_listed(stack: FakeStack, monkeypatch: pytest.Monkey
     with pytest.raises(RefusedError) as caught:
         earlier(stack.application("3"), record("3", "2", "1"), tag, steps, "test")
     assert caught.value.lines[1:] == (f"possible: release rollback {PROJECT} -s test --to 1",)
+
+
+def test_a_rollback_takes_the_warm_pods_as_they_are(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, bool] = {}
+
+    def change(_: object, __: object, word: str, wish: Wish) -> int:
+        asked[word] = wish.as_it_ran
+        return 0
+
+    monkeypatch.setattr(release.commands, "change", change)
+    monkeypatch.setattr(Registry, "digest", there("sha256:1", "sha256:2"))
+    monkeypatch.setattr(release.commands.Session, "cluster", stack.connected)
+    stack.record = record("2", "1")
+    assert run(stack, "rollback", PROJECT).exit_code == run(stack, "deploy", PROJECT, "1").exit_code == 0
+    assert asked == {"rollback": True, "deploy": False}
 
 
 def test_a_rollback_to_an_image_that_is_gone(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,9 +227,11 @@ def test_a_pulumi_that_was_killed_is_put_back_as_nobody_knows_what_it_has_touche
 
 def test_a_failure_to_put_back_has_a_code_of_its_own(changer: Changer, stack: FakeStack) -> None:
     stack.order({"events": [BEGUN, STEP], "code": 255})
+    stack.deployments[0]["spec"]["replicas"] = 5
     changed = deployed(changer, stack)
-    assert len(stack.calls()) == 2
+    release, put_back = stack.calls()
     assert exit_code(changed) == BROKEN
+    assert (release["instruction"]["pods"], put_back["instruction"]["pods"]) == ({}, {NAME: 5})
 
 
 def test_a_first_release_that_fails_has_nothing_to_go_back_to(changer: Changer, stack: FakeStack) -> None:
@@ -246,6 +248,13 @@ def test_a_failed_release_may_be_left(stack: FakeStack, told: io.StringIO) -> No
     changer = Changer(stack.program, stack.cluster, screen, Options("release deploy", put_back=False))
     assert exit_code(deployed(changer, stack)) == BROKEN
     assert len(stack.calls()) == 1
+
+
+def test_the_program_is_told_to_take_pods_as_they_are(changer: Changer, stack: FakeStack) -> None:
+    stack.order({"events": [BEGUN, STEP]})
+    with changer.hold("rollback"):
+        changer.make(stack.application("2"), Wish("release", as_it_ran=True))
+    assert [call["instruction"]["asItRan"] for call in stack.calls()] == [True]
 
 
 def test_another_projects_objects_are_not_taken(changer: Changer, stack: FakeStack) -> None:

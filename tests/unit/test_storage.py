@@ -361,6 +361,15 @@ def test_a_singleton_never_gets_an_object_that_would_start_beside_its_own(
     assert str(caught.value) == f"{FILE}:singleton: {line}"
 
 
+def test_a_singletons_autoscaler_goes_first() -> None:
+    """It is deleted after the release, and would start a second pod while the only one is replaced."""
+    stack = singleton()
+    applications = tuple(each.model_copy(update={"autoscaled": ("some-api",)}) for each in stack.applications)
+    scaled = stack.model_copy(update={"applications": applications})
+    with pytest.raises(SettingsError, match="its autoscaler goes only after the release, and would start a second pod"):
+        without_a_second(scaled)
+
+
 def test_a_singleton_that_stays_what_it_is_and_one_that_is_put_back_are_no_problem() -> None:
     for stack in (singleton(), with_claims(singleton(OWN), claims_of(state_of(stack_of(OWN)))), stack_of(DATA)):
         assert without_a_second(stack) == stack
