@@ -77,6 +77,49 @@ def test_tidy_scales_warm_pods_down_and_a_rollback_starts_them_again(
     assert results.tags == [before, after]
 
 
+def test_a_rollback_takes_warm_pods_as_they_ran_though_the_project_file_has_changed(
+    program: Program, release: Release, cluster: Cluster, tmp_path: Path
+) -> None:
+    before, after = program.tags[FRONT_END], program.other_tag(FRONT_END)
+    with Load(cluster, tmp_path, [Request(*program.url(FRONT_END))], RATE) as load:
+        time.sleep(HEAD_START_SECONDS)
+        release("deploy", FRONT_END, after)
+        there = set(pods_of(program, FRONT_END))
+        program.append(FRONT_END, 'env: {WHAT_MAY_BE_WRONG: "1"}\n')
+        undone = release("rollback", FRONT_END)
+        kept = set(pods_of(program, FRONT_END))
+        # What the file says comes as a release of its own.
+        again = release("deploy", FRONT_END, before)
+        program.wait_until_settled()
+    results = load.results()
+    assert not results.failed, results.summary()
+    assert (undone.said["live"], again.said["live"]) == (before, before)
+    assert kept == there, "no pod was started"
+    assert "goes back to pods that are still warm, as they are" in undone.progress
+    live = {name for name, slot in pods_of(program, FRONT_END).items() if slot == record_of(program, FRONT_END).live}
+    assert not live & there
+
+
+def test_what_is_put_back_leaves_routes_and_numbers_that_were_not_released(program: Program, release: Release) -> None:
+    before, name = program.tags[API], kubernetes_name(API)
+
+    def told() -> tuple[object, list[int]]:
+        deployments = (each for each in program.get("deployments") if each["metadata"]["name"].startswith(name))
+        return program.identities("ingresses")[f"Ingress/{name}"], [each["spec"]["replicas"] for each in deployments]
+
+    was = told()
+    program.add_route(API, "api", "/not-released")
+    program.append(API, "replicas: 3\n")
+    failed = release("deploy", API, "bad-crash", code=1)
+    program.wait_until_settled()
+    assert (failed.said["restored"], failed.said["live"]) == (True, before)
+    assert told() == was
+    release("tidy", API, "--now")
+    assert told() == was
+    release("deploy", API, before)
+    assert told() != was
+
+
 def test_a_difference_is_shown_and_the_stack_file_follows_what_runs(program: Program, release: Release) -> None:
     before, after = program.tags[API], program.other_tag(API)
     untouched = program.identities()
