@@ -18,11 +18,13 @@ import pulumi
 
 from model.environment import Environment
 from model.names import SlotName, slot_name
+from model.release import REVISION_LABEL
 from model.rollout import missing_pods
 from model.stack import Application
 from smoke import Ask, connect
 
 _PAUSE_SECONDS = 0.5
+_OTHER = "other pods than those that are gone back to are"
 
 
 class RolloutError(pulumi.RunError):
@@ -31,15 +33,15 @@ class RolloutError(pulumi.RunError):
 
 def slot_rollout(
     environment: Environment, ask: Ask | None = None
-) -> Callable[[Application, SlotName], Awaitable[None]]:
-    """Return what waits until all pods of a project's slot are of its release and ready.
+) -> Callable[[Application, SlotName, str], Awaitable[None]]:
+    """Return what waits until all pods of a project's slot are ready; if a revision is named, they have to be of it.
 
     Args:
         environment: Where the pods are.
         ask: Speaks to the API server; by default as the cluster's default provider would.
     """
 
-    async def wait(application: Application, slot: SlotName) -> None:
+    async def wait(application: Application, slot: SlotName, revision: str = "") -> None:
         asking = ask or connect()
         project = application.project
         plural, name = "statefulsets" if project.stateful else "deployments", slot_name(application.name, slot)
@@ -47,7 +49,9 @@ def slot_rollout(
         seconds = project.turn_seconds * project.turns
         deadline = time.monotonic() + seconds
         least = min(1, project.replicas)
-        while missing := await asyncio.to_thread(_missing, asking, path, least):
+        while missing := await asyncio.to_thread(_missing, asking, path, least, revision):
+            if missing == _OTHER:
+                raise RolloutError(f"{application.gitea_name}: {missing} in slot {slot}; nothing is recorded")
             if time.monotonic() > deadline:
                 raise RolloutError(f"{application.gitea_name}: {missing} after {seconds} s; nothing is recorded")
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -55,10 +59,15 @@ def slot_rollout(
     return wait
 
 
-def _missing(ask: Ask, path: str, least: int) -> str:
+def _missing(ask: Ask, path: str, least: int, revision: str) -> str:
     """Return what is not as it is to be, empty when all is."""
     try:
         status, text = ask(path)
-        return missing_pods(json.loads(text), least) if status == HTTPStatus.OK else f"the API server answers {status}"
+        if status != HTTPStatus.OK:
+            return f"the API server answers {status}"
+        there = json.loads(text)
+        if revision and there["spec"]["template"]["metadata"].get("labels", {}).get(REVISION_LABEL) != revision:
+            return _OTHER
+        return missing_pods(there, least)
     except (OSError, ValueError) as error:
         return f"the API server gives no answer: {error}"

@@ -24,7 +24,7 @@ _DELETE_SECONDS = 600
 """Pulumi's own default; a deletion waits until the pods are gone."""
 
 Check = Callable[[Application, SlotPlan], None]
-Wait = Callable[[Application, SlotName], Awaitable[None]]
+Wait = Callable[[Application, SlotName, str], Awaitable[None]]
 _DependsOn = Sequence[pulumi.Resource] | pulumi.Output[Sequence[pulumi.Resource]]
 _UNTOUCHED = [
     *NOTES,
@@ -48,7 +48,8 @@ class WorkloadArgs:
         now: The time (RFC 3339), recorded when another release goes live.
         check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
             what it raises stops the release there. None asks nothing.
-        wait: Waits until all pods of the slot that is to get the traffic are ready, where Pulumi's own wait does not
+        wait: Waits until all pods of the slot that is to get the traffic are ready, and of a revision if one is named,
+            where Pulumi's own wait does not
             do: for a StatefulSet, and for a slot that is as it was. None trusts that they are.
     """
 
@@ -199,7 +200,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         deployment = apply(name, slot.deployment, self._deployment_options(declared, slot, first))
         apply(name, slot.disruption_budget, after)
         if slot.autoscaler:
-            apply(name, slot.autoscaler, self._unmoved(declared, [deployment]))
+            apply(name, slot.autoscaler, self._unmoved(declared, [deployment], NOTES))
         return deployment
 
     def _deployment_options(
@@ -210,7 +211,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
         deleting = max(_DELETE_SECONDS, project.shutdown.grace_seconds + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
-        if _keeps_number(declared.args.application, plan):
+        if _keeps_number(declared.args.application, slot):
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(
             parent=self,
@@ -223,15 +224,17 @@ class WorkloadComponent(pulumi.ComponentResource):
     def _checked(self, declared: _Declared, live: KubernetesObject, awaited: Sequence[pulumi.Resource]) -> _DependsOn:
         """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
         args, plan = declared.args, declared.plan
-        seen = slot_name(args.application.name, plan.live.name) in args.application.ready
+        kept = plan.moves and plan.live.change == "keep"
+        seen = slot_name(args.application.name, plan.live.name) in args.application.ready and not kept
         wait = args.wait if args.application.project.stateful or (plan.revives and not seen) else None
-        check = args.check if plan.moves else None
+        # Pods that are taken as they are served before, and today's checks are of today's release.
+        check = args.check if plan.moves and not kept else None
         if pulumi.runtime.is_dry_run() or not (wait or check):
             return awaited
 
         async def checked(_: str) -> Sequence[pulumi.Resource]:
             if wait:
-                await wait(args.application, plan.live.name)
+                await wait(args.application, plan.live.name, plan.live.content.revision if kept else "")
             if check:
                 check(args.application, plan.live)
             return awaited
@@ -241,22 +244,26 @@ class WorkloadComponent(pulumi.ComponentResource):
     def _entry(self, declared: _Declared, after: _DependsOn) -> list[pulumi.Resource]:
         """Declare the Ingress whose weights move the traffic."""
         manifest = declared.workload.ingress
-        return [apply(declared.name, manifest, self._unmoved(declared, after))] if manifest else []
+        # Its rules and the annotations that give them their weights are of one kind, and go together.
+        options = pulumi.ResourceOptions(parent=self, depends_on=after)
+        return [apply(declared.name, manifest, options)] if manifest else []
 
     def _ingresses(self, declared: _Declared, after: Sequence[pulumi.Resource]) -> None:
-        options = self._unmoved(declared, after)
         if declared.workload.ingress:
-            apply(declared.name, declared.workload.ingress, options)
+            apply(declared.name, declared.workload.ingress, self._unmoved(declared, after, NOTES))
         if declared.workload.canary_ingress:
-            apply(f"{declared.name}-canary", declared.workload.canary_ingress, options)
+            # Its weight is among its notes.
+            apply(f"{declared.name}-canary", declared.workload.canary_ingress, self._unmoved(declared, after, []))
 
-    def _unmoved(self, declared: _Declared, after: _DependsOn) -> pulumi.ResourceOptions:
+    def _unmoved(
+        self, declared: _Declared, after: Sequence[pulumi.Resource], notes: Sequence[str]
+    ) -> pulumi.ResourceOptions:
         """Return the options of what only a release changes.
 
         What puts back or tidies finds the file of today, or of a clone that is behind: what that says of routes and
         autoscaling was not released with what runs.
         """
-        ignored = None if declared.args.application.action == "release" else ["spec"]
+        ignored = None if declared.args.application.action == "release" else [*notes, "spec"]
         return pulumi.ResourceOptions(parent=self, depends_on=after, ignore_changes=ignored)
 
     def _export(self, args: WorkloadArgs, service: KubernetesObject) -> None:
@@ -270,14 +277,14 @@ class WorkloadComponent(pulumi.ComponentResource):
         self.register_outputs({"url": self.url, "serviceName": self.service_name})
 
 
-def _keeps_number(application: Application, slot: SlotPlan) -> bool:
+def _keeps_number(application: Application, slot: SlotWorkload) -> bool:
     """Tell whether a slot keeps the number of pods that it has, whatever is declared."""
-    if slot.change == "park":
+    plan, known = slot.plan, application.pods.get(slot_name(application.name, slot.plan.name))
+    if plan.change == "park":
         return False
-    scaled, known = application.project.autoscaling, application.pods.get(slot_name(application.name, slot.name))
     if application.action != "release":
-        return known is None or bool(scaled)
-    if not scaled or slot.name == "canary" or slot.starting:
+        return known is None or slot.autoscaler is not None
+    if not application.project.autoscaling or plan.name == "canary" or plan.starting:
         return False
     # The autoscaler owns the number after creation; leaving the field out would reset it to 1. But without a pod it is
     # off, and never starts the first one.

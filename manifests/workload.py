@@ -7,7 +7,7 @@ proxies learn of it (``preStop.sleep``, Kubernetes 1.34 and later), and it gets 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from model.project import POD_VARIABLES, Autoscaling, Project
 from model.release import RECORD_ANNOTATION, REVISION_LABEL, Slot
 from model.stack import Application
 
+_AUTOSCALER, _INGRESS = ("autoscaling/v2", "HorizontalPodAutoscaler"), ("networking.k8s.io/v1", "Ingress")
 _TEMPORARY_BYTES = "64Mi"
 _LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 """Taints of a node that does not report; a pod without tolerations of its own gets some of 300 s."""
@@ -106,9 +107,16 @@ def workload(application: Application, environment: Environment, target: Plan, r
         migration=_migration(application, environment, target, render),
         slots=tuple(_slot(application, environment, target, slot, render) for slot in target.slots),
         service=service(application, environment, target),
-        ingress=ingress(application, environment, target),
+        ingress=_ingress(application, environment, target),
         canary_ingress=canary_ingress(application, environment, target),
     )
+
+
+def _ingress(application: Application, environment: Environment, target: Plan) -> Manifest | None:
+    rendered = ingress(application, environment, target)
+    if application.action == "release" or application.ingresses is None or target.record.weighted:
+        return rendered
+    return as_found(rendered, _INGRESS, application.name, environment, application.ingresses)
 
 
 def _migration(application: Application, environment: Environment, target: Plan, render: Container) -> Manifest | None:
@@ -126,12 +134,34 @@ def _slot(
 ) -> SlotWorkload:
     running = application.in_slot(slot.content)
     autoscaling = application.project.autoscaling if _is_scaled(target, slot) else None
+    scaler = autoscaler(running, environment, slot.name, autoscaling) if autoscaling else None
+    if application.action != "release" and application.autoscaled is not None and _is_scaled(target, slot):
+        name = slot_name(application.name, slot.name)
+        scaler = as_found(scaler, _AUTOSCALER, name, environment, application.autoscaled)
     return SlotWorkload(
         plan=slot,
         deployment=deployment(running, environment, slot, render(running)),
         disruption_budget=disruption_budget(running, environment, slot.name),
-        autoscaler=autoscaler(running, environment, slot.name, autoscaling) if autoscaling else None,
+        autoscaler=scaler,
     )
+
+
+def as_found(
+    rendered: Manifest | None, kind: tuple[str, str], name: str, environment: Environment, found: Collection[str]
+) -> Manifest | None:
+    """Return what to declare of an object that only a release may make or take away.
+
+    Args:
+        rendered: What the project file of today makes of it.
+        kind: Its ``apiVersion`` and ``kind``.
+        name: Its name.
+        environment: Where it is.
+        found: The names of those that there are.
+    """
+    if name not in found:
+        return None
+    stays: Manifest = {"metadata": {"name": name, "namespace": environment.namespace}, "spec": {}}
+    return rendered or {"apiVersion": kind[0], "kind": kind[1], **stays}
 
 
 def _is_scaled(target: Plan, slot: SlotPlan) -> bool:
@@ -173,7 +203,7 @@ def planned(application: Application, environment: Environment, render: Containe
         now=now,
         migrated=noted_migration(application),
         weighted=environment.weighs(project),
-        as_it_ran=application.as_it_ran,
+        returns_to=application.returns_to,
     )
     noted = bool(project.storage or application.claims) or None
     return target.model_copy(update={"record": target.record.model_copy(update={"storage": noted})})
@@ -285,7 +315,8 @@ def _replicas(application: Application, target: SlotPlan) -> int:
         return known  # as before what failed, whatever the file says by now
     if target.name == "canary":
         weight = application.canary.weight if application.canary else 0
-        return project.canary.replicas or max(1, -(-_carrying(application, "main") * weight // 100))
+        beside = application.record.live if application.record else "main"
+        return project.canary.replicas or max(1, -(-_carrying(application, beside) * weight // 100))
     if target.starting and application.record:
         # It must carry what the live slot carries; and what it has itself by now is not taken from it.
         return max(_carrying(application, application.record.live), _carrying(application, target.name))

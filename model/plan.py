@@ -13,7 +13,7 @@ from pydantic import Field
 
 from model.fields import Frozen, Tag
 from model.names import SLOTS, SlotName
-from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Migrated, Record, Slot
+from model.release import KEPT_RELEASES, REVISION_LABEL, SLOT_LABEL, Migrated, Record, Release, Slot
 
 StrategyName = Literal["rolling", "blueGreen", "canary"]
 After = Literal["warm", "both"]
@@ -110,7 +110,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     now: str = "",
     migrated: Migrated | None = None,
     weighted: bool = False,
-    as_it_ran: bool = False,
+    returns_to: Release | None = None,
 ) -> Plan:
     """Return what a project must become.
 
@@ -124,10 +124,11 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
         now: The time (RFC 3339), noted when the live release changes.
         migrated: What is to be noted of migrations.
         weighted: Whether traffic from outside is moved by weights in the Ingress, and not by the Service alone.
-        as_it_ran: Whether a warm colour that has the wanted release gets the traffic with the pods that it has, also
-            where the project file makes others of that release by now: what the file changed may be what failed.
+        returns_to: The recorded release that is gone back to: a warm colour that has it gets the traffic with the pods
+            that it has, also where the project file makes others of it by now, as what the file changed may be what
+            failed. None otherwise; and the caller must have seen that the slots are as the record says.
     """
-    ran = _ran(record, wanted.slot) if as_it_ran and strategy == "blueGreen" and after == "warm" else None
+    ran = _ran(record, returns_to, wanted.slot) if strategy == "blueGreen" and after == "warm" else None
     if ran:
         wanted = wanted.model_copy(update={"slot": ran})
     planned = _planned(record, wanted, strategy, after, action, now)
@@ -143,7 +144,7 @@ def _planned(  # noqa: PLR0913, PLR0917 - as for `plan`
     record: Record | None, wanted: Wanted, strategy: StrategyName, after: After, action: Action, now: str
 ) -> Plan:
     if record and action != "release":
-        return _unmoved(record, action)
+        return _unmoved(record, action, paired=strategy == "blueGreen" and after == "both")
     wanted = _as_recorded(record, wanted)
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
@@ -188,15 +189,19 @@ def _as_recorded(record: Record | None, wanted: Wanted) -> Wanted:
     return Wanted(slot=told(wanted.slot, record.slots[record.live]), canary=canary)
 
 
-def _ran(record: Record | None, wanted: Slot) -> Slot | None:
-    """Return a warm colour that has a release, made otherwise than it would be made now; None where there is none."""
-    if record is None or record.release == wanted.release:
+def _ran(record: Record | None, returns_to: Release | None, wanted: Slot) -> Slot | None:
+    """Return a warm colour that has a release, made otherwise than it would be made now; None where there is none.
+
+    Not one with other secrets: a password that was changed is the right one for every release.
+    """
+    if record is None or returns_to is None or record.release == returns_to:
         return None
     return next(
         (
             slot
             for name, slot in record.slots.items()
-            if name in _COLOURS and slot.warm and slot.release == wanted.release and slot.revision != wanted.revision
+            if name in _COLOURS and slot.warm and slot.release == returns_to and slot.secrets == wanted.secrets
+            if not _is_same(slot, wanted)
         ),
         None,
     )
@@ -254,15 +259,26 @@ def _left_warm(record: Record | None, target: SlotName) -> tuple[SlotPlan, ...]:
     )
 
 
-def _unmoved(record: Record, action: Action) -> Plan:
-    """Return what leaves the traffic where it is."""
+def _unmoved(record: Record, action: Action, *, paired: bool) -> Plan:
+    """Return what leaves the traffic where it is.
+
+    Args:
+        record: What runs.
+        action: ``restore`` or ``tidy``.
+        paired: Whether what failed may have been of an A/B pair, whose second half is the colour that is live.
+    """
+    live = record.slots[record.live]
+    paired |= any(slot.revision == live.revision for name, slot in record.slots.items() if name != record.live)
     slots: list[SlotPlan] = []
     for name, slot in record.slots.items():
         parked = not slot.warm or (action == "tidy" and _is_idle(record, name))
-        # A colour that is live was not touched by what failed; only `main` is upgraded in its place.
-        restored = action == "restore" and (name != record.live or name == "main")
+        # A colour that is live was not touched by what failed: only `main` and the half of a pair change in place.
+        restored = action == "restore" and (name != record.live or name == "main" or paired)
         content = slot.model_copy(update={"warm": not parked})
-        slots.append(SlotPlan(name=name, content=content, change="park" if parked else _CHANGE[restored]))
+        # The half that serves is whole again before it gets all of the traffic, and the other one is touched.
+        later = action == "restore" and paired and name not in (record.live, "canary")
+        change: Change = "park" if parked else _CHANGE[restored]
+        slots.append(SlotPlan(name=name, content=content, change=change, after_traffic=later))
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}
     after = record.model_copy(update={"slots": contents})
     return Plan(slots=tuple(slots), record=after, moves=False)
@@ -279,9 +295,19 @@ def _recorded(record: Record | None, live: SlotName, slots: dict[SlotName, Slot]
     wanted = slots[live].release
     earlier = record.history if record else ()
     if record and earlier and earlier[0] == wanted:
-        return Record(live=live, slots=slots, history=earlier, since=record.since)
-    history = (wanted, *(release for release in earlier if release != wanted))[:KEPT_RELEASES]
-    return Record(live=live, slots=slots, history=history, since=now)
+        return Record(live=live, slots=slots, history=earlier, since=record.since if record.live == live else now)
+    history = (wanted, *(release for release in earlier if release != wanted))
+    return Record(live=live, slots=slots, history=_kept(history), since=now)
+
+
+def _kept(history: tuple[Release, ...]) -> tuple[Release, ...]:
+    """Return what a record remembers: older configurations of a tag are forgotten before the last one of another."""
+    kept = list(history)
+    while len(kept) > KEPT_RELEASES:
+        tags = [each.tag for each in kept]
+        again = (index for index in range(len(kept) - 1, 0, -1) if tags[index] in tags[:index])
+        del kept[next(again, len(kept) - 1)]
+    return tuple(kept)
 
 
 def _is_same(slot: Slot, wanted: Slot) -> bool:

@@ -133,7 +133,9 @@ class Record(Frozen):
 
     def supersedes(self, wanted: Release) -> bool:
         """Tell whether going to ``wanted`` would be going back to a release that was replaced."""
-        return wanted.tag != self.release.tag and wanted.tag in {release.tag for release in self.history}
+        # The history forgets, and what ran before a migration must not come back by itself either.
+        earlier = {*(release.tag for release in self.history), *(self.migrated.before if self.migrated else ())}
+        return wanted.tag != self.release.tag and wanted.tag in earlier
 
     def migration_after(self, wanted: Release) -> Release | None:
         """Return the release whose migration would be gone back past, if ``wanted`` ran again; None for none."""
@@ -152,8 +154,10 @@ class InCluster(Frozen):
     program asks before it moves."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of Deployments are configured with."""
-    autoscaled: tuple[str, ...] = ()
-    """Names of Deployments that an autoscaler scales."""
+    autoscaled: tuple[str, ...] | None = None
+    """Names of Deployments that an autoscaler scales; None where nobody has looked."""
+    ingresses: tuple[str, ...] | None = None
+    """Names of Ingresses; None where nobody has looked."""
     repositories: Mapping[str, str] = Field(default_factory=dict)
     """Name of a Deployment or StatefulSet → the repository of its image, the registry's host included."""
 
@@ -169,9 +173,9 @@ class Instruction(InCluster):
     action: Literal["release", "restore", "tidy"] = "release"
     """``release``: go to the wanted tag. ``restore``: declare every slot as the record says, after a failed release.
     ``tidy``: scale down the slot that gets no traffic."""
-    as_it_ran: bool = False
-    """Whether to go back to pods that are still warm as they are, whatever the project file makes of their release now.
-    """
+    returns_to: Release | None = None
+    """The recorded release that is gone back to: pods of it that are still warm are taken as they are, whatever the
+    project file makes of it now. None where nothing is gone back to, or no slot is as the record says."""
     records: Mapping[str, Record] = Field(default_factory=dict)
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
     digests: Mapping[str, str] = Field(default_factory=dict)

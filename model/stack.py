@@ -145,8 +145,8 @@ class Application(Frozen):
     """``sha256:…`` of the canary's image."""
     action: Action = "release"
     """What to do with it; other than ``release`` only when the command ``release`` says so."""
-    as_it_ran: bool = False
-    """Whether warm pods of the wanted release get the traffic as they are; only when ``release`` says so."""
+    returns_to: Release | None = None
+    """The recorded release that is gone back to; None unless ``release`` says so."""
     failed_jobs: tuple[str, ...] = ()
     """Names of Jobs of the stack that are there and have failed."""
     pods: Mapping[str, int] = Field(default_factory=dict)
@@ -155,8 +155,10 @@ class Application(Frozen):
     """Names of Deployments that have all their pods, as far as known."""
     bridges: Bridges = Field(default_factory=dict)
     """What the asset bridges of the stack's Deployments are configured with, as far as known."""
-    autoscaled: tuple[str, ...] = ()
-    """Names of Deployments of the stack that an autoscaler scales, as far as known."""
+    autoscaled: tuple[str, ...] | None = None
+    """Names of Deployments that an autoscaler scales; None where nobody has looked."""
+    ingresses: tuple[str, ...] | None = None
+    """Names of Ingresses that are there; None where nobody has looked."""
     repositories: Mapping[str, str] = Field(default_factory=dict)
     """Name of a Deployment or StatefulSet of the stack → the repository of its image, as far as known."""
     claims: tuple[Claim, ...] = ()
@@ -222,8 +224,16 @@ class Application(Frozen):
 
     @property
     def canary_release(self) -> Release | None:
-        """What the canary is to run, with the configuration of the project; None where there is none."""
-        return Release(tag=self.canary.tag, digest=self.canary_digest, config=self.config) if self.canary else None
+        """What the canary is to run, with the configuration of the project; None where there is none.
+
+        Beside a release that is gone back to it stays as it is: the configuration of then may lack what it needs.
+        """
+        if self.canary is None:
+            return None
+        there = self.record.slots.get("canary") if self.record and self.returns_to else None
+        if there and there.release.tag == self.canary.tag:
+            return there.release
+        return Release(tag=self.canary.tag, digest=self.canary_digest, config=self.config)
 
     def running(self, release: Release) -> Application:
         """Return the application with the image and the configuration of another release."""
@@ -536,7 +546,7 @@ def _second(application: Application) -> str:
             f"it runs as {' and '.join(others)}, beside which `main` would start: release another tag of it first, "
             f"with strategy: rolling and without singleton, or {down}"
         )
-    if slot_name(application.name, "main") in application.autoscaled:
+    if slot_name(application.name, "main") in (application.autoscaled or ()):
         return (
             "its autoscaler goes only after the release, and would start a second pod meanwhile: release it first "
             "without singleton and autoscaling, with replicas: 1"
@@ -602,10 +612,9 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
         message = f"{instruction.project!r} is no project of this stack{nearest(instruction.project, names)}"
         raise SettingsError([Problem("projects", "", message)])
     digests: Mapping[str, str] = instruction.digests if stack.environment.registry.pin_digests else {}
+    told = {"action": instruction.action, "returns_to": instruction.returns_to}
     chosen = tuple(
-        application.model_copy(update={"action": instruction.action, "as_it_ran": instruction.as_it_ran}).with_digests(
-            digests
-        )
+        application.model_copy(update=told).with_digests(digests)
         for application in stack.applications
         if application.gitea_name == instruction.project
     )

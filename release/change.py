@@ -83,7 +83,8 @@ class Wish:
         tag: What it is about, where that is not the application's tag: a canary's.
         canary: The canary that is to run beside the application.
         repeatable: Whether the same command again asks for the same: a rollback would go on to the release before.
-        as_it_ran: Whether warm pods get the traffic as they are, whatever the project file makes of their release now.
+        returns: Whether it is a way back, for which warm pods get the traffic as they are, whatever the project file
+            makes of their release now.
     """
 
     action: Action
@@ -93,7 +94,7 @@ class Wish:
     tag: str = ""
     canary: Release | None = None
     repeatable: bool = True
-    as_it_ran: bool = False
+    returns: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,17 +258,21 @@ class Changer:
         tags = {**self._program.tags, **self._program.deployed_tags(records), application.gitea_name: image.tag}
         mine = {name: record for name, record in records.items() if name == application.name}
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
+        record = mine.get(application.name)
+        # The record says nothing sure of a slot without traffic: a release that was cut off may have taken it.
+        returns = wish.returns and record is not None and not drifted_slots(record, application.name, there)
         pods = {**wanted_pods(there if application.project.autoscaling else ()), **wanted_pods(earlier)}
         instruction = Instruction(
             project=application.gitea_name,
             action=wish.action,
-            as_it_ran=wish.as_it_ran,
+            returns_to=application.release if returns else None,
             records=mine,
             failed_jobs=failed,
             pods=pods,
             ready=complete(there),
             bridges=self._bridges(there),
-            autoscaled=self._cluster.autoscaled(application.name) if application.project.singleton else (),
+            autoscaled=self._names("HorizontalPodAutoscaler", application, wish),
+            ingresses=self._names("Ingress", application, wish),
             digests=digests(image, wish.canary or self._canary(application, wish, records.get(application.name))),
         )
         revisions = wanted_revisions(self._program, application)
@@ -276,6 +281,11 @@ class Changer:
         if wish.action == "restore":
             message = message.replace("release ", "release restore after ", 1)
         return up(config, message, instruction, self._program.urn(application), *reading)
+
+    def _names(self, kind: str, application: Application, wish: Wish) -> tuple[str, ...] | None:
+        """Return the names of what only a release may make or take away; None where it does not matter."""
+        singleton = application.project.singleton and kind == "HorizontalPodAutoscaler"
+        return self._cluster.names(kind, application.name) if singleton or wish.action != "release" else None
 
     def _canary(self, application: Application, wish: Wish, record: Record | None) -> Release | None:
         wishes = plain_mapping({**self._program.config, **wish.config}.get(CANARIES)) or {}

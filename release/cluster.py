@@ -169,9 +169,14 @@ class Cluster:
         found = self._list("apis/apps/v1", "deployments", query)
         return [*found, *self._list("apis/apps/v1", "statefulsets", query)] if stateful else found
 
-    def autoscaled(self, name: str) -> tuple[str, ...]:
-        """Return the names of a project's autoscalers, which are those of the Deployments that they scale."""
-        found = self._list(*KINDS["HorizontalPodAutoscaler"], {"labelSelector": _selector(name)})
+    def names(self, kind: str, name: str) -> tuple[str, ...]:
+        """Return the names of a project's objects of a kind; those of autoscalers are of what they scale.
+
+        Args:
+            kind: One of ``KINDS``.
+            name: The project's name in Kubernetes.
+        """
+        found = self._list(*KINDS[kind], {"labelSelector": _selector(name)})
         return tuple(sorted(map(name_of, found)))
 
     def pods(self, name: str) -> list[Object]:

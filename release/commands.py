@@ -154,7 +154,7 @@ def rollback(session: Session, project: str, tag: str, steps: int, leave: Leave)
         given.check(project, record, found)
         return found
 
-    wish = Wish("release", target, repeatable=False, as_it_ran=True)
+    wish = Wish("release", target, repeatable=False, returns=True)
     return change(session, application.running(chosen), "rollback", wish)
 
 

@@ -185,7 +185,7 @@ def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, m
     """Nothing of it changes, so Pulumi waits for nothing: a node may have been lost since, or an image."""
     asked: list[tuple[str, str]] = []
 
-    async def wait(application: Application, slot: SlotName) -> None:
+    async def wait(application: Application, slot: SlotName, _: str) -> None:
         asked.append((application.gitea_name, slot))
         raise rollout.RolloutError("1 of 2 pods are ready")
 
@@ -204,7 +204,7 @@ def test_a_warm_colour_gets_the_traffic_only_when_its_pods_are_there(run: Run, m
 def test_a_preview_neither_waits_for_pods_nor_asks_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    async def wait(_: Application, slot: SlotName) -> None:
+    async def wait(_: Application, slot: SlotName, __: str) -> None:
         asked.append(f"are the pods of {slot} there")
 
     def check(*_: object) -> Callable[[Application, SlotPlan], None]:

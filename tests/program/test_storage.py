@@ -194,7 +194,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> 
     """Have the wait for StatefulSets end at once, with this error if there is one; return whom it was for."""
     waited: list[str] = []
 
-    async def wait(application: Application, slot: SlotName) -> None:
+    async def wait(application: Application, slot: SlotName, _: str) -> None:
         assert slot == "main"
         waited.append(application.gitea_name)
         if error:

@@ -34,13 +34,14 @@ def declare(
     canary: CanaryWish | None = None,
     action: Action = "release",
     pods: dict[str, int] | None = None,
+    found: tuple[str, ...] | None = None,
     **fields: Any,
 ) -> None:
     project = parse_project("projects/x.yaml", {"kind": "backend", **fields}, "test")
     image = Image(repository="harbor.example.com/back/x", tag="2")
     application = Application(
         gitea_name="X", file="projects/x.yaml", project=project, image=image, record=record, canary=canary,
-        action=action, pods=pods or {},
+        action=action, pods=pods or {}, autoscaled=found, ingresses=found,
     )  # fmt: skip
     run(lambda: PackageApp("X", PackageAppArgs(application, ENVIRONMENT)))
 
@@ -79,9 +80,31 @@ def test_an_autoscaler_is_off_where_there_is_no_pod_and_gets_a_first_one(options
 def test_routes_and_autoscaling_are_changed_by_a_release_alone(options: dict[str, Any], action: Action) -> None:
     """What puts back or tidies has a project file that was not released with what runs."""
     declare(ran("2"), action=action, routes=[{"host": "new"}], autoscaling={"maxReplicas": 9})
-    expected = None if action == "release" else ["spec"]
+    expected = None if action == "release" else ["metadata.labels", "metadata.annotations", "spec"]
     assert options["Ingress X"][1].ignore_changes == expected
     assert options["HorizontalPodAutoscaler X-main"][1].ignore_changes == expected
+
+
+@pytest.mark.parametrize("action", ["restore", "tidy"])
+def test_what_only_a_release_may_make_or_take_away_stays_there_or_away(options: dict[str, Any], action: Action) -> None:
+    declare(ran("2"), action=action, found=("x",))
+    for name in ("Ingress X", "HorizontalPodAutoscaler X-main"):
+        assert options[name][1].ignore_changes == ["metadata.labels", "metadata.annotations", "spec"]
+        assert options[f"manifest of {name}"]["metadata"] == {"name": "x", "namespace": ENVIRONMENT.namespace}
+    options.clear()
+    declare(ran("2"), action=action, found=(), routes=[{"host": "new"}], autoscaling={"maxReplicas": 9})
+    assert not {"Ingress X", "HorizontalPodAutoscaler X-main"} & options.keys()
+
+
+def test_a_colour_without_an_autoscaler_is_put_back_with_the_pods_that_it_had(options: dict[str, Any]) -> None:
+    live = ran("1").slots["main"]
+    record = Record(live="green", slots={"green": live, "blue": live}, history=ran("1").history)
+    other = record.model_copy(update={"slots": {"green": live.model_copy(update={"revision": "s"}), "blue": live}})
+    fields: dict[str, Any] = {"strategy": "blueGreen", "autoscaling": {"maxReplicas": 9}}
+    declare(other, action="restore", pods={"x-green": 8, "x-blue": 3}, found=("x-green",), **fields)
+    assert options["Deployment X-blue"][1].ignore_changes is None
+    assert options["manifest of Deployment X-blue"]["spec"]["replicas"] == 3
+    assert "spec.replicas" in options["Deployment X-green"][1].ignore_changes
 
 
 def test_what_is_put_back_has_as_many_pods_as_before(options: dict[str, Any]) -> None:

@@ -256,3 +256,11 @@ def test_an_instruction_carries_failed_jobs() -> None:
     assert Instruction.model_validate_json(text).failed_jobs == ("a",)
     with pytest.raises(ValidationError):
         Instruction.model_validate_json('{"project": "x", "failedJobs": "a"}')
+
+
+def test_a_tag_that_the_history_has_forgotten_does_not_migrate_again() -> None:
+    new, old = Release(tag="2"), Release(tag="1")
+    note = Migrated(release=new, job="j", before=("1",))
+    record = Record(live="main", slots={"main": Slot(release=new)}, history=(new,), migrated=note)
+    assert next_migration(record, old, None, COMMAND) is None
+    assert record.supersedes(old)

@@ -60,17 +60,54 @@ def test_blue_green_takes_the_idle_colour_and_leaves_the_other_untouched() -> No
 def test_a_rollback_takes_warm_pods_as_they_are_whatever_the_file_makes_of_their_release_now() -> None:
     record = after("blueGreen", "1", "2")
     back = wanted("1", "another port")
-    given = plan(record, back, "blueGreen", as_it_ran=True)
+    given = plan(record, back, "blueGreen", returns_to=Release(tag="1"))
     assert changes(given) == {"blue": ("keep", "1"), "green": ("keep", "2")}
     assert (given.moves, given.revives, given.traffic) == (True, True, {"release": "r1"})
     assert given.record.slots["blue"].revision == "r1"
     # A plain run, or pods that were scaled down, get what the file says.
     assert changes(plan(record, back, "blueGreen"))["blue"] == ("declare", "1")
     parked = plan(record, wanted("2"), "blueGreen", action="tidy").record
-    assert changes(plan(parked, back, "blueGreen", as_it_ran=True))["blue"] == ("declare", "1")
+    assert changes(plan(parked, back, "blueGreen", returns_to=Release(tag="1")))["blue"] == ("declare", "1")
+    # A password that was changed is the right one for every release.
+    changed = Wanted(slot=back.slot.model_copy(update={"secrets": "new"}))
+    assert changes(plan(record, changed, "blueGreen", returns_to=Release(tag="1")))["blue"] == ("declare", "1")
+    # What the file makes of the release may have another configuration: it goes back to the one that ran.
+    config = wanted("1", "", config=at("c", "d"))
+    assert changes(plan(record, config, "blueGreen", returns_to=Release(tag="1")))["blue"] == ("keep", "1")
     # The file's change is a release of its own afterwards.
     later = plan(given.record, back, "blueGreen")
     assert (later.moves, later.live.name, later.live.content.revision) == (True, "green", "r1another port")
+
+
+def test_a_pair_whose_second_half_failed_is_whole_before_it_gets_the_traffic_back() -> None:
+    """The live colour was touched: it is the half that is upgraded last."""
+    given: list[tuple[Record, After]] = [
+        (after("blueGreen", "1", "2", pair="both"), "warm"),
+        (after("blueGreen", "1"), "both"),
+    ]
+    for record, pair in given:
+        restored = plan(record, wanted(record.release.tag), "blueGreen", pair, action="restore")
+        order = {each.name: (each.change, each.after_traffic) for each in restored.slots}
+        assert order.pop(record.live) == ("declare", False)
+        assert set(order.values()) <= {("declare", True)}
+    alone = plan(after("blueGreen", "1", "2"), wanted("2"), "blueGreen", action="restore")
+    assert changes(alone)[alone.record.live] == ("keep", "2")
+
+
+def test_configurations_of_one_tag_do_not_make_a_record_forget_the_others() -> None:
+    record = after("rolling", "1", "2")
+    for number in range(12):
+        record = plan(record, wanted("2", config=at(f"c{number}", f"d{number}")), "rolling").record
+    assert [each.tag for each in record.history] == ["2"] * 9 + ["1"]
+    assert [each.config.digest for each in record.history if each.config][:2] == ["d11", "d10"]
+    assert record.supersedes(Release(tag="1"))
+
+
+def test_a_colour_that_takes_over_for_another_file_serves_since_now() -> None:
+    record = plan(None, wanted("1"), "blueGreen", now="then").record
+    moved = plan(record, wanted("1", "another file"), "blueGreen", now="now").record
+    assert (moved.live, moved.since, record.since) == ("green", "now", "then")
+    assert plan(moved, wanted("1", "another file"), "blueGreen", now="later").record.since == "now"
 
 
 def test_a_rollback_to_the_warm_colour_only_moves_the_traffic() -> None:
@@ -295,7 +332,16 @@ class Releases(RuleBasedStateMachine):
         """Return a cluster with nothing in it."""
         return Cluster()
 
-    def _run(self, tag: str, *, sick: bool = False, steps: int = 100, action: Action = "release", **more: Any) -> bool:
+    def _run(
+        self,
+        tag: str,
+        *,
+        sick: bool = False,
+        steps: int = 100,
+        action: Action = "release",
+        returns_to: Release | None = None,
+        **more: Any,
+    ) -> bool:
         """Return whether an update came to its end; it may be killed after some steps, or be sick."""
         given = plan(
             self.cluster.record,
@@ -305,6 +351,7 @@ class Releases(RuleBasedStateMachine):
             action=action,
             now="t",
             weighted=self.weighted,
+            returns_to=returns_to,
         )
         was_blue_green = "release" in self.cluster.traffic
         try:
@@ -375,6 +422,25 @@ class Releases(RuleBasedStateMachine):
             self.config = history[back].config
             self.deploy(history[back].tag)
             assert self.cluster.record.release == history[back]
+
+    @rule(back=st.integers(1, 3), change=CHANGES, steps=STEPS)
+    def rollback_although_the_file_has_changed(self, back: int, change: str, steps: int) -> None:
+        record = self.cluster.record
+        assert record is not None
+        self.change = change
+        if len(record.history) <= back:
+            return
+        returns_to = record.history[back]
+        self.config = returns_to.config
+        known: dict[SlotName, set[str]] = {
+            name: {slot.revision} if slot.warm else set[str]() for name, slot in record.slots.items()
+        }
+        # As the command sees it before: a release that was cut off may have taken the colour that is warm.
+        sure = all(self.cluster.pods.get(name) == revisions for name, revisions in known.items())
+        ended = self._run(returns_to.tag, steps=steps, returns_to=returns_to if sure else None)
+        if ended:
+            assert self.cluster.record is not None
+            assert self.cluster.record.release == returns_to
 
     @rule(tag=TAGS)
     def canary(self, tag: str) -> None:

@@ -181,7 +181,7 @@ def test_a_rollback_takes_the_warm_pods_as_they_are(stack: FakeStack, monkeypatc
     asked: dict[str, bool] = {}
 
     def change(_: object, __: object, word: str, wish: Wish) -> int:
-        asked[word] = wish.as_it_ran
+        asked[word] = wish.returns
         return 0
 
     monkeypatch.setattr(release.commands, "change", change)

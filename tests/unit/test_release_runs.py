@@ -253,8 +253,20 @@ def test_a_failed_release_may_be_left(stack: FakeStack, told: io.StringIO) -> No
 def test_the_program_is_told_to_take_pods_as_they_are(changer: Changer, stack: FakeStack) -> None:
     stack.order({"events": [BEGUN, STEP]})
     with changer.hold("rollback"):
-        changer.make(stack.application("2"), Wish("release", as_it_ran=True))
-    assert [call["instruction"]["asItRan"] for call in stack.calls()] == [True]
+        changer.make(stack.application("2"), Wish("release", returns=True))
+    assert stack.calls()[0]["instruction"]["returnsTo"]["tag"] == "2"
+
+
+def test_no_pods_are_taken_as_they_are_where_a_slot_is_not_as_the_record_says(
+    changer: Changer, stack: FakeStack
+) -> None:
+    """A release that was cut off may have taken the colour that the record still calls warm."""
+    stack.order({"output": '{"deployment": {"resources": []}}'}, {"events": [BEGUN, STEP]})
+    stack.deployments = [deployment("3")]
+    with changer.hold("rollback"):
+        changer.make(stack.application("2"), Wish("release", returns=True))
+    (instruction,) = (call["instruction"] for call in stack.calls() if call["instruction"])
+    assert "returnsTo" not in instruction
 
 
 def test_another_projects_objects_are_not_taken(changer: Changer, stack: FakeStack) -> None:

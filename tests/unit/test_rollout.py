@@ -33,7 +33,13 @@ def deployment(**status: int) -> dict[str, Any]:
     return {**stateful_set(), "status": {**done, **status}}
 
 
-def run(*answers: tuple[int, str] | OSError, stateful: bool = True, replicas: int = 2, seconds: int = 300) -> list[str]:
+def run(
+    *answers: tuple[int, str] | OSError,
+    stateful: bool = True,
+    replicas: int = 2,
+    seconds: int = 300,
+    revision: str = "",
+) -> list[str]:
     """Return what was asked until the wait ended."""
     asked: list[str] = []
     left = list(answers)
@@ -54,12 +60,12 @@ def run(*answers: tuple[int, str] | OSError, stateful: bool = True, replicas: in
     # A loop of its own: `asyncio.run` would leave the thread without the one that Pulumi uses in other tests.
     loop = asyncio.new_event_loop()
     with contextlib.closing(loop):
-        loop.run_until_complete(wait(ask, application, "main" if stateful else "green"))
+        loop.run_until_complete(wait(ask, application, "main" if stateful else "green", revision))
     return asked
 
 
-async def wait(ask: Any, application: Application, slot: SlotName) -> None:
-    await rollout.slot_rollout(ENVIRONMENT, ask)(application, slot)
+async def wait(ask: Any, application: Application, slot: SlotName, revision: str = "") -> None:
+    await rollout.slot_rollout(ENVIRONMENT, ask)(application, slot, revision)
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +134,12 @@ def test_it_is_asked_until_the_pods_are_ready() -> None:
 def test_the_wait_ends_with_a_reason(answer: tuple[int, str] | OSError, said: str) -> None:
     with pytest.raises(rollout.RolloutError, match=rf"Some\.Api: {said} after 0 s; nothing is recorded"):
         run(answer, seconds=0)
+
+
+def test_pods_that_are_gone_back_to_must_be_those() -> None:
+    """Another release may have taken the colour, and ended before the record told so."""
+    labels = {"metadata": {"labels": {"release": "r1"}}}
+    there = {**deployment(), "spec": {"replicas": 2, "template": labels}}
+    assert len(run((200, json.dumps(there)), stateful=False, revision="r1")) == 1
+    with pytest.raises(rollout.RolloutError, match="other pods than those that are gone back to are in slot green"):
+        run((200, json.dumps(there)), stateful=False, revision="r2")
