@@ -43,11 +43,12 @@ _NAMED: Mapping[str, tuple[str, ...]] = {
     "autoscaling": ("horizontalpodautoscalers",),
 }
 """API group → what has names that are known beforehand."""
-_UNNAMED: Mapping[str, tuple[str, ...]] = {"": ("configmaps", "persistentvolumeclaims"), "batch": ("jobs",)}
-"""API group → what has names that are not known beforehand: with a hash, or a volume's."""
-_SECRETS = ("secrets",)
-"""Have a hash in their names too. Nobody lists them; one whose name is known can be read, which the stack's own state,
-that every job of the stack decrypts, allows as well."""
+_UNNAMED: Mapping[str, tuple[str, ...]] = {"": ("configmaps", "persistentvolumeclaims", "secrets"), "batch": ("jobs",)}
+"""API group → what has names that are not known beforehand: with a hash, or a volume's.
+
+Of Secrets too all are seen: the provider watches what it deletes (``Deletion`` in ``provider/pkg/await`` of
+pulumi-kubernetes). The stack's own state, that every job of the stack decrypts, has them as well.
+"""
 _SEEN: Mapping[str, tuple[str, ...]] = {
     "": ("pods", "pods/log", "events", "endpoints"),
     "apps": ("replicasets",),
@@ -121,14 +122,17 @@ def rules(name: str) -> list[Manifest]:
     named = [_rule(group, kinds, [*_READ, "create"]) for group, kinds in _NAMED.items()]
     own = [{**_rule(group, kinds, _CHANGE), "resourceNames": names} for group, kinds in _NAMED.items()]
     unnamed = [_rule(group, kinds, [*_READ, "create", *_CHANGE]) for group, kinds in _UNNAMED.items()]
-    secrets = _rule("", _SECRETS, ["get", "create", *_CHANGE])
     # Smoke checks go through the API server, to the Service of the slot that has no traffic yet, at its port `http`.
     smoke = {**_rule("", ("services/proxy",), ["get"]), "resourceNames": [f"{each}:http" for each in names]}
-    return [*named, *own, *unnamed, secrets, smoke, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
+    return [*named, *own, *unnamed, smoke, *(_rule(group, kinds, _READ) for group, kinds in _SEEN.items())]
 
 
 def policy(namespace: str) -> Manifest:
-    """Return the rule that an account writes only objects with its own project's label. Pure."""
+    """Return the rule that an account writes only objects that are its own project's, and act for no other. Pure.
+
+    Without it an account could have the API server write another account's token into a Secret, run pods as another
+    account, or have its pods answer for another project. Whose host an Ingress takes can't be told from a label.
+    """
     prefix = f"system:serviceaccount:{namespace}:{JOB_ACCOUNT_PREFIX}"
     label = "app.kubernetes.io/name"
 
@@ -167,14 +171,51 @@ def policy(namespace: str) -> Manifest:
                 },
             ],
             "validations": [
-                {
-                    "expression": f"{carries('object')} && {carries('oldObject')}",
-                    "message": f"a job writes only objects whose label {label} is its own project's",
-                    "reason": "Forbidden",
-                }
+                {"expression": expression, "message": message, "reason": "Forbidden"}
+                for expression, message in (
+                    (
+                        f"{carries('object')} && {carries('oldObject')}",
+                        f"a job writes only objects whose label {label} is its own project's",
+                    ),
+                    (
+                        _of(("secrets",), "!has(object.type) || object.type == 'Opaque'"),
+                        "a job writes Secrets of type Opaque only",
+                    ),
+                    (
+                        _of(
+                            ("deployments", "statefulsets", "jobs"),
+                            f"has(object.spec.template.spec.serviceAccountName) && "
+                            f"object.spec.template.spec.serviceAccountName == {_own_name(label)} && "
+                            f"{_names_own('object.spec.template.metadata.labels', label)}",
+                        ),
+                        "a job's pods run as its own project's account, and carry its name",
+                    ),
+                    (
+                        _of(
+                            ("services",),
+                            "object.spec.type == 'ClusterIP' && !has(object.spec.externalIPs) && "
+                            f"has(object.spec.selector) && {_names_own('object.spec.selector', label)}",
+                        ),
+                        "a job's Service is of type ClusterIP and selects its own project's pods",
+                    ),
+                )
             ],
         },
     }
+
+
+def _of(resources: tuple[str, ...], condition: str) -> str:
+    """Return what holds for objects of some kinds, and for all others."""
+    kinds = ", ".join(f"'{each}'" for each in resources)
+    return f"object == null || !(request.resource.resource in [{kinds}]) || ({condition})"
+
+
+def _own_name(label: str) -> str:
+    return f"object.metadata.labels['{label}']"
+
+
+def _names_own(labels: str, label: str) -> str:
+    return f"'{label}' in {labels} && {labels}['{label}'] == {_own_name(label)}"
 
 
 def binding(namespace: str) -> Manifest:

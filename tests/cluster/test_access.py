@@ -2,8 +2,9 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -99,13 +100,53 @@ def test_a_job_releases_its_own_project_and_is_denied_the_others(
     )
     assert "own project's" in stolen
     for words in (
-        ("get", "secrets"),
+        ("get", "roles"),
         ("get", "pods", "--all-namespaces"),
         ("create", "token", f"{JOB_ACCOUNT_PREFIX}{OWN}"),
     ):
         scope = () if "--all-namespaces" in words else (namespace,)
         assert FORBIDDEN in tried(cluster, account, tmp_path, *scope, *words)
     assert not tried(cluster, account, tmp_path, namespace, "delete", "configmap", "packet-config-1")
+
+
+def test_a_job_replaces_a_secret_of_its_project_and_becomes_no_other_account(
+    program: Program, cluster: Cluster, account: Path, tmp_path: Path
+) -> None:
+    program.append(OWN, "strategy: rolling\nsecrets: {env: [PASSWORD]}\n")
+    program.config_set_secret(f'secrets["{OWN}"].PASSWORD', "first")
+    program.up()
+    (before,) = (each for each in program.get("secrets") if each["metadata"]["name"].startswith(f"{OWN}-secrets-"))
+    program.config_set_secret(f'secrets["{OWN}"].PASSWORD', "second")
+    release = Release(program)
+    release.variables["KUBECONFIG"] = str(account)
+    assert release("deploy", OWN, program.other_tag(OWN)).said["live"] == program.other_tag(OWN)
+    names = {each["metadata"]["name"] for each in program.get("secrets")}
+    assert before["metadata"]["name"] not in names, "the old one goes with the release that no longer needs it"
+
+    def created(kind: str, metadata: Mapping[str, Any] | None = None, **fields: Any) -> str:
+        described = {"name": "packet-tried", "labels": {"app.kubernetes.io/name": OWN}, **(metadata or {})}
+        version = "apps/v1" if kind == "Deployment" else "v1"
+        body = {"apiVersion": version, "kind": kind, "metadata": described, **fields}
+        return tried(cluster, account, tmp_path, f"--namespace={program.namespace}", "create", body=body)
+
+    token = {"annotations": {"kubernetes.io/service-account.name": f"{JOB_ACCOUNT_PREFIX}{OWN}"}}
+    assert "of type Opaque only" in created("Secret", token, type="kubernetes.io/service-account-token")
+    (deployment,) = (each for each in program.get("deployments") if each["metadata"]["name"] == OWN)
+    pods = deployment["spec"]["template"]
+    for changed in (
+        {**pods, "spec": {**pods["spec"], "serviceAccountName": OTHER}},
+        {**pods, "metadata": {"labels": {**pods["metadata"]["labels"], "app.kubernetes.io/name": OTHER}}},
+    ):
+        spec = {"replicas": 0, "selector": {"matchLabels": changed["metadata"]["labels"]}, "template": changed}
+        assert "run as its own project's account, and carry its name" in created("Deployment", spec=spec)
+    ports = [{"port": 80}]
+    for spec in (
+        {"selector": {"app.kubernetes.io/name": OTHER}, "ports": ports},
+        {"selector": {"app.kubernetes.io/name": OWN}, "ports": ports, "externalIPs": ["203.0.113.1"]},
+        {"selector": {"app.kubernetes.io/name": OWN}, "ports": ports, "type": "NodePort"},
+        {"ports": ports},
+    ):
+        assert "selects its own project's pods" in created("Service", spec=spec)
 
 
 def test_a_job_asks_its_own_slots_through_the_api_server_and_no_others(
