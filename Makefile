@@ -15,7 +15,8 @@ help: ## list the targets
 	@echo "== Python packages (requirements.lock)"
 	@test -x $(PYTHON) || python3 -m venv .venv || { rm -rf .venv; apt-get update -qq; \
 		apt-get install -y -qq --no-install-recommends python3-venv && python3 -m venv .venv; }
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' requirements.lock)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--requirement <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
 	@# Compiled once, also where Python writes no bytecode by itself: every run of the program starts a second earlier.
 	@$(PYTHON) -m uv pip sync --quiet --compile-bytecode --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@

@@ -220,7 +220,9 @@ def tls_secret(environment: Environment, ingress: ProxyIngress, certificate: Tls
 def cluster_role(environment: Environment) -> Manifest:
     """Return what the provider needs: it lists and watches, and writes the addresses into the Ingresses' status.
 
-    It can't be told to leave Secrets and ConfigMaps alone: its watch waits until it has listed both.
+    It can't be told to leave Secrets and ConfigMaps alone: its watch waits until it has listed both. It could be held
+    to some namespaces (``watchNamespaceSelector``), but reads which ones only when it starts: a new environment would
+    need all proxies to be rolled.
     """
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -99,8 +99,9 @@ class ProxySettings(Frozen):
     access_log: Literal["all", "problems", "off"] = "all"
     """``all`` requests, only ``problems`` (status 400 and more, slower than a second, or retried), or none; JSON on
     standard output. Health checks are never logged."""
-    read_seconds: Seconds = 60
-    """How long a client may take to send a whole request, its body included."""
+    read_seconds: Seconds = 600
+    """How long a client may take to send a whole request, its body included: a large upload too. nginx's
+    ``client_body_timeout`` counts between two reads instead."""
     idle_seconds: Seconds = 180
     """How long an idle connection of a client is kept."""
     backend_read_seconds: Seconds = 60

@@ -69,6 +69,7 @@ def checkout(  # noqa: PLR0913 - the options of a command
     with credentials() as variables:
         url = f"{gitea.url}/{gitea.owner}/{project}.git"
         source = Checkout(workspace / SOURCE, url, variables)
+        source.forget_settings()
         found = _at(source, branch, commit)
         revision = None
         if file.config:

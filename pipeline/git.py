@@ -21,6 +21,7 @@ _TOKEN_VARIABLE = "PIPELINE_GIT_TOKEN"  # noqa: S105 - a variable's name
 _ASKPASS = f'#!/bin/sh\ncase "$1" in Username*) echo pipeline ;; *) printf "%s\\n" "${_TOKEN_VARIABLE}" ;; esac\n'
 _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false"),
     *("-c", "credential.helper="),
     *("-c", "advice.detachedHead=false"),
     # In milliseconds: several jobs write into the config repository that a stack reads.
@@ -46,6 +47,20 @@ class Checkout:
         self.folder = folder
         self._url = url
         self._variables = variables
+
+    def forget_settings(self) -> None:
+        """Give up what a build that ran in it may have set: git would run commands of it with the token.
+
+        Raises:
+            GitError: If it can't be removed.
+        """
+        git = self.folder / ".git"
+        if git.is_symlink() or git.is_file():
+            self.remove()  # it leads elsewhere
+        elif git.exists():
+            for name in ("config", "config.worktree", "commondir", "info/attributes"):
+                (git / name).unlink(missing_ok=True)
+            self.run("init", "--quiet")
 
     def fetch(self, branch: str) -> str:
         """Fetch a branch, and return the commit at its head.

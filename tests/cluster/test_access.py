@@ -1,6 +1,7 @@
 """A job's own account on a real cluster: it releases its project, and is denied everything of another."""
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -113,6 +114,7 @@ def test_a_job_replaces_a_secret_of_its_project_and_becomes_no_other_account(
     program: Program, cluster: Cluster, account: Path, tmp_path: Path
 ) -> None:
     program.append(OWN, "strategy: rolling\nsecrets: {env: [PASSWORD]}\n")
+    program.config_set_secret("secretKey", secrets.token_hex(32))
     program.config_set_secret(f'secrets["{OWN}"].PASSWORD', "first")
     program.up()
     (before,) = (each for each in program.get("secrets") if each["metadata"]["name"].startswith(f"{OWN}-secrets-"))

@@ -673,6 +673,30 @@ def test_what_a_killed_git_left_stops_no_later_build(program: Path, origin: Repo
     assert (own.parent / "a").read_text() == "2"
 
 
+@pytest.mark.parametrize("way", ["settings", "a file", "another repository"])
+def test_what_a_build_had_git_run_is_not_run_by_the_next_one(program: Path, origin: Repository, way: str) -> None:
+    """It would be given the token."""
+    run("checkout", API)
+    source, ran = program.parent / "work" / "source", program.parent / "ran"
+    own = source / ".git"
+    if way == "a file":
+        own.rename(source.parent / "theirs")
+        own.write_text(f"gitdir: {source.parent / 'theirs'}\n")
+    elif way == "another repository":
+        shutil.copytree(own, source.parent / "theirs")
+        (own / "commondir").write_text(f"{source.parent / 'theirs'}\n")
+    command = f"touch {ran}; cat"
+    theirs = own if way == "settings" else source.parent / "theirs"
+    with (theirs / "config").open("a") as file:
+        file.write(f'[core]\nfsmonitor = "{command}"\n[filter "x"]\nsmudge = "{command}"\nclean = "{command}"\n')
+    (theirs / "info").mkdir(exist_ok=True)
+    (theirs / "info" / "attributes").write_text("* filter=x\n")
+    second = origin.commit({"a": "2", ".gitattributes": "* filter=x\n"})
+    assert f"{API} is at {second}" in run("checkout", API)
+    assert (source / "a").read_text() == "2"
+    assert not ran.exists()
+
+
 def test_a_server_that_is_down_leaves_the_message_of_git(program: Path, origin: Repository) -> None:
     run("checkout", API)
     origin.folder.rename(origin.folder.with_name("gone"))
