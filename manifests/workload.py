@@ -204,6 +204,7 @@ def planned(application: Application, environment: Environment, render: Containe
         migrated=noted_migration(application),
         weighted=environment.weighs(project),
         returns_to=application.returns_to,
+        touched=application.touched,
     )
     noted = bool(project.storage or application.claims) or None
     return target.model_copy(update={"record": target.record.model_copy(update={"storage": noted})})

@@ -7,6 +7,7 @@ that is to get the traffic is always declared whole, and the traffic moves only 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -111,6 +112,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     migrated: Migrated | None = None,
     weighted: bool = False,
     returns_to: Release | None = None,
+    touched: Collection[SlotName] = (),
 ) -> Plan:
     """Return what a project must become.
 
@@ -127,11 +129,15 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
         returns_to: The recorded release that is gone back to: a warm colour that has it gets the traffic with the pods
             that it has, also where the project file makes others of it by now, as what the file changed may be what
             failed. None otherwise; and the caller must have seen that the slots are as the record says.
+        touched: To restore, the slots that are not as the record says, by what the cluster tells.
     """
     ran = _ran(record, returns_to, wanted.slot) if strategy == "blueGreen" and after == "warm" else None
     if ran:
         wanted = wanted.model_copy(update={"slot": ran})
-    planned = _planned(record, wanted, strategy, after, action, now)
+    unmoved = record is not None and action != "release"
+    planned = (
+        _unmoved(record, action, touched) if record and unmoved else _planned(record, wanted, strategy, after, now)
+    )
     if ran:
         first, *others = planned.slots
         planned = planned.model_copy(update={"slots": (first.model_copy(update={"change": "keep"}), *others)})
@@ -140,11 +146,7 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     return _behind_weights(planned, record) if weighted else planned
 
 
-def _planned(  # noqa: PLR0913, PLR0917 - as for `plan`
-    record: Record | None, wanted: Wanted, strategy: StrategyName, after: After, action: Action, now: str
-) -> Plan:
-    if record and action != "release":
-        return _unmoved(record, action, paired=strategy == "blueGreen" and after == "both")
+def _planned(record: Record | None, wanted: Wanted, strategy: StrategyName, after: After, now: str) -> Plan:
     wanted = _as_recorded(record, wanted)
     target = _target(record, wanted.slot, strategy, after)
     slots = _slots(record, wanted, target, strategy, after)
@@ -259,24 +261,18 @@ def _left_warm(record: Record | None, target: SlotName) -> tuple[SlotPlan, ...]:
     )
 
 
-def _unmoved(record: Record, action: Action, *, paired: bool) -> Plan:
-    """Return what leaves the traffic where it is.
-
-    Args:
-        record: What runs.
-        action: ``restore`` or ``tidy``.
-        paired: Whether what failed may have been of an A/B pair, whose second half is the colour that is live.
-    """
-    live = record.slots[record.live]
-    paired |= any(slot.revision == live.revision for name, slot in record.slots.items() if name != record.live)
+def _unmoved(record: Record, action: Action, touched: Collection[SlotName]) -> Plan:
+    """Return what leaves the traffic where it is."""
+    # The second half of an A/B pair is the colour that was live: it is upgraded when the traffic has left it.
+    halved = action == "restore" and record.live != "main" and record.live in touched
     slots: list[SlotPlan] = []
     for name, slot in record.slots.items():
         parked = not slot.warm or (action == "tidy" and _is_idle(record, name))
-        # A colour that is live was not touched by what failed: only `main` and the half of a pair change in place.
-        restored = action == "restore" and (name != record.live or name == "main" or paired)
+        # Any other colour that is live was not touched by what failed: only `main` is upgraded in its place.
+        restored = action == "restore" and (name != record.live or name == "main" or halved)
         content = slot.model_copy(update={"warm": not parked})
-        # The half that serves is whole again before it gets all of the traffic, and the other one is touched.
-        later = action == "restore" and paired and name not in (record.live, "canary")
+        # What failed may have moved the traffic: it is back, to pods that are whole, before the others are touched.
+        later = action == "restore" and name not in (record.live, "canary")
         change: Change = "park" if parked else _CHANGE[restored]
         slots.append(SlotPlan(name=name, content=content, change=change, after_traffic=later))
     contents: dict[SlotName, Slot] = {each.name: each.content for each in slots}

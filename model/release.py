@@ -176,6 +176,8 @@ class Instruction(InCluster):
     returns_to: Release | None = None
     """The recorded release that is gone back to: pods of it that are still warm are taken as they are, whatever the
     project file makes of it now. None where nothing is gone back to, or no slot is as the record says."""
+    touched: tuple[SlotName, ...] = ()
+    """To restore: the slots whose Deployments are not as the record says."""
     records: Mapping[str, Record] = Field(default_factory=dict)
     """Kubernetes name → record, read from the cluster by the caller, who holds the stack's lock."""
     digests: Mapping[str, str] = Field(default_factory=dict)

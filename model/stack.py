@@ -15,7 +15,7 @@ from model.configuration import Content
 from model.environment import Environment
 from model.fields import Commit, Frozen, SecretKey, Tag, field_names, plain_mapping
 from model.ingress import KINDS, AlbIngress
-from model.names import LATEST, InvalidName, collisions, image_repository, kubernetes_name, slot_name
+from model.names import LATEST, InvalidName, SlotName, collisions, image_repository, kubernetes_name, slot_name
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
@@ -145,6 +145,8 @@ class Application(Frozen):
     """``sha256:…`` of the canary's image."""
     action: Action = "release"
     """What to do with it; other than ``release`` only when the command ``release`` says so."""
+    touched: tuple[SlotName, ...] = ()
+    """To restore: the slots whose Deployments are not as the record says."""
     returns_to: Release | None = None
     """The recorded release that is gone back to; None unless ``release`` says so."""
     failed_jobs: tuple[str, ...] = ()
@@ -612,7 +614,7 @@ def instructed(stack: Stack, instruction: Instruction) -> Stack:
         message = f"{instruction.project!r} is no project of this stack{nearest(instruction.project, names)}"
         raise SettingsError([Problem("projects", "", message)])
     digests: Mapping[str, str] = instruction.digests if stack.environment.registry.pin_digests else {}
-    told = {"action": instruction.action, "returns_to": instruction.returns_to}
+    told = {each: getattr(instruction, each) for each in ("action", "returns_to", "touched")}
     chosen = tuple(
         application.model_copy(update=told).with_digests(digests)
         for application in stack.applications

@@ -25,7 +25,7 @@ from release import lock as locks
 from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
 from release.diagnosis import Found, Limits
-from release.drift import changed_pods, drifted_slots
+from release.drift import changed_pods, drifted_slots, touched_slots
 from release.errors import InterruptedRunError, LockedError, PulumiError, RefusedError, ReleaseError, UnexpectedError
 from release.events import is_locked
 from release.hold import POLL_SECONDS, Hold, held
@@ -260,12 +260,14 @@ class Changer:
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
         record = mine.get(application.name)
         # The record says nothing sure of a slot without traffic: a release that was cut off may have taken it.
-        returns = wish.returns and record is not None and not drifted_slots(record, application.name, there)
+        touched = touched_slots(record, application.name, there) if record else ()
+        returns = wish.returns and record is not None and not touched
         pods = {**wanted_pods(there if application.project.autoscaling else ()), **wanted_pods(earlier)}
         instruction = Instruction(
             project=application.gitea_name,
             action=wish.action,
             returns_to=application.release if returns else None,
+            touched=touched if wish.action == "restore" else (),
             records=mine,
             failed_jobs=failed,
             pods=pods,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from model.fields import plain_mapping, quantity_value
-from model.names import slot_name
+from model.names import SlotName, slot_name
 from model.release import REVISION_LABEL, SLOT_LABEL, Record
 from release.objects import Object, inner, items, name_of
 
@@ -51,6 +51,15 @@ def drifted_slots(record: Record, name: str, deployments: Sequence[Object]) -> l
     return found
 
 
+def touched_slots(record: Record, name: str, deployments: Sequence[Object]) -> tuple[SlotName, ...]:
+    """Return the slots of a record that are not as it says. Pure. Arguments as of ``drifted_slots``."""
+    return tuple(
+        slot
+        for slot, content in record.slots.items()
+        if drifted_slots(record.model_copy(update={"slots": {slot: content}, "live": slot}), name, deployments)
+    )
+
+
 def changed_pods(record: Record, name: str, before: Sequence[Object], after: Sequence[Object]) -> list[str]:
     """Return in what the pods of a record's slots are not those of before, a line each. Pure.
 
@@ -65,11 +74,11 @@ def changed_pods(record: Record, name: str, before: Sequence[Object], after: Seq
         after: Those that were put back.
     """
     was, now = ({name_of(each): _pods(each) for each in found} for found in (before, after))
+    touched = touched_slots(record, name, before)
     lines: list[str] = []
     for slot, content in record.slots.items():
         deployment = slot_name(name, slot)
-        only = record.model_copy(update={"slots": {slot: content}, "live": slot})
-        if deployment not in now or drifted_slots(only, name, before):
+        if deployment not in now or slot in touched:
             continue
         old, new = was[deployment], now[deployment]
         found = _differences(old, new)

@@ -81,17 +81,14 @@ def test_a_rollback_takes_warm_pods_as_they_are_whatever_the_file_makes_of_their
 
 def test_a_pair_whose_second_half_failed_is_whole_before_it_gets_the_traffic_back() -> None:
     """The live colour was touched: it is the half that is upgraded last."""
-    given: list[tuple[Record, After]] = [
-        (after("blueGreen", "1", "2", pair="both"), "warm"),
-        (after("blueGreen", "1"), "both"),
-    ]
-    for record, pair in given:
-        restored = plan(record, wanted(record.release.tag), "blueGreen", pair, action="restore")
+    for record in (after("blueGreen", "1", "2", pair="both"), after("blueGreen", "1")):
+        back, live = wanted(record.release.tag), record.live
+        restored = plan(record, back, "blueGreen", "both", action="restore", touched=[live])
         order = {each.name: (each.change, each.after_traffic) for each in restored.slots}
-        assert order.pop(record.live) == ("declare", False)
+        assert order.pop(live) == ("declare", False)
         assert set(order.values()) <= {("declare", True)}
-    alone = plan(after("blueGreen", "1", "2"), wanted("2"), "blueGreen", action="restore")
-    assert changes(alone)[alone.record.live] == ("keep", "2")
+        # What failed in its first half has not touched it, and it stays as it is.
+        assert changes(plan(record, back, "blueGreen", "both", action="restore"))[live] == ("keep", record.release.tag)
 
 
 def test_configurations_of_one_tag_do_not_make_a_record_forget_the_others() -> None:
@@ -292,6 +289,11 @@ class Cluster:
             self.pods[each.name] = pods
             yield
 
+    def touched(self) -> list[SlotName]:
+        """Return the slots that are not as the record says."""
+        slots = self.record.slots.items() if self.record else ()
+        return [name for name, slot in slots if self.pods.get(name) != ({slot.revision} if slot.warm else set())]
+
     def serving(self) -> set[str]:
         """Return the revisions of the ready pods that get requests."""
         ((label, value),) = self.traffic.items()
@@ -352,6 +354,7 @@ class Releases(RuleBasedStateMachine):
             now="t",
             weighted=self.weighted,
             returns_to=returns_to,
+            touched=self.cluster.touched(),
         )
         was_blue_green = "release" in self.cluster.traffic
         try:
@@ -441,6 +444,17 @@ class Releases(RuleBasedStateMachine):
         if ended:
             assert self.cluster.record is not None
             assert self.cluster.record.release == returns_to
+
+    @rule(tag=TAGS, steps=STEPS)
+    def deploy_fails_and_is_put_back(self, tag: str, steps: int) -> None:
+        before = self.cluster.record
+        assert before is not None
+        self._run(tag, steps=steps)
+        # Put back is what ran before, also where the failed release had moved the traffic already.
+        self.cluster.record = before
+        if self._run(before.release.tag, action="restore"):
+            assert self.cluster.record.release == before.release
+            assert self.cluster.pods[before.live] == {before.slots[before.live].revision}
 
     @rule(tag=TAGS)
     def canary(self, tag: str) -> None:

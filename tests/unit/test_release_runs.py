@@ -257,6 +257,15 @@ def test_the_program_is_told_to_take_pods_as_they_are(changer: Changer, stack: F
     assert stack.calls()[0]["instruction"]["returnsTo"]["tag"] == "2"
 
 
+def test_the_program_is_told_which_slots_a_failed_release_has_touched(changer: Changer, stack: FakeStack) -> None:
+    failing = {"events": [BEGUN, STEP], "code": 255}
+    empty = {"output": '{"deployment": {"resources": []}}'}
+    stack.order({**failing, "wants": "2"}, {"events": [BEGUN, STEP], "wants": "1"}, empty)
+    deployed(changer, stack)
+    told = [call["instruction"].get("touched", []) for call in stack.calls() if call["instruction"]]
+    assert told[:2] == [[], ["main"]]
+
+
 def test_no_pods_are_taken_as_they_are_where_a_slot_is_not_as_the_record_says(
     changer: Changer, stack: FakeStack
 ) -> None:
