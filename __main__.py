@@ -55,7 +55,7 @@ def tell(stack: Stack) -> None:
     for application in stack.waiting:
         pulumi.info(f"{application.gitea_name} has no tag and is not deployed: set package-platform:tags for it")
     for application in stack.kept:
-        image = application.image.reference.partition("@")[0] if application.image else ""
+        image = f"{application.image.tag} of {application.image.repository}" if application.image else ""
         pulumi.info(
             f"{application.gitea_name} has no tag in the stack file and keeps {image}: set package-platform:tags for "
             "it, or take it down with package-platform:projects.exclude"
