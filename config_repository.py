@@ -332,7 +332,7 @@ class _Reader:
                 where = f"{NAMESPACE}:configRevisions.{application.gitea_name}"
             self.problems.append(Problem(self._file, where, str(error)))
         except SettingsError as error:
-            ran = self._as_it_ran(application)
+            ran = self._as_it_ran(application) if application.returns_to else None
             if ran and not (self._repository and self._goes_back(self._repository, application, ran)):
                 return ran
             self.problems += () if ran else error.problems

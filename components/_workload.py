@@ -168,6 +168,7 @@ class WorkloadComponent(pulumi.ComponentResource):
             claims=declared.workload.claims,
             kept=declared.workload.kept_claims,
             growing=growing(application),
+            there=frozenset(each.name for each in application.claims if not each.per_pod),
             classes=classes(application, environment),
         )
         if not application.project.storage and not args.kept:
@@ -211,6 +212,9 @@ class WorkloadComponent(pulumi.ComponentResource):
         seconds = project.turn_seconds * project.turns + _AWAIT_MARGIN_SECONDS
         deleting = max(_DELETE_SECONDS, project.shutdown.grace_seconds + _AWAIT_MARGIN_SECONDS)
         ignored = [] if plan.change == "declare" else list(_UNTOUCHED)
+        if any(each.per_pod for each in declared.args.application.claims):
+            # They can't change while the StatefulSet is there: any other text of them would have it made anew.
+            ignored.append("spec.volumeClaimTemplates")
         if _keeps_number(declared.args.application, slot):
             ignored.append("spec.replicas")
         return pulumi.ResourceOptions(
@@ -282,7 +286,9 @@ def _keeps_number(application: Application, slot: SlotWorkload) -> bool:
     plan, known = slot.plan, application.pods.get(slot_name(application.name, slot.plan.name))
     if plan.change == "park":
         return False
-    if application.action != "release":
+    if application.action == "tidy":
+        return True
+    if application.action == "restore":
         return known is None or slot.autoscaler is not None
     if not application.project.autoscaling or plan.name == "canary" or plan.starting:
         return False

@@ -21,12 +21,14 @@ class StorageArgs:
         kept: Manifests of volumes that there are, that nothing asks for any more, and that stay: they are declared as
             they are, so that they stay in the state and are there again when they are asked for.
         growing: Names of claims that are to grow.
+        there: Names of the claims that there are.
         classes: StorageClasses that the cluster must have.
     """
 
     claims: Sequence[Manifest] = ()
     kept: Sequence[Manifest] = ()
     growing: frozenset[str] = frozenset()
+    there: frozenset[str] = frozenset()
     classes: Sequence[str] = ()
 
 
@@ -52,8 +54,10 @@ class Storage(pulumi.ComponentResource):
         self.claims = [*classes]
         for each in args.claims:
             # A provider before 3.7.1 makes a claim anew that is to grow, which ends its data: let it fail instead.
-            guarded = _outlives(each) or each["metadata"]["name"] in args.growing
-            own = pulumi.ResourceOptions(protect=guarded, depends_on=classes)
+            grows = each["metadata"]["name"] in args.growing
+            # One that is there and stays as large is never asked for its size again, however that is written.
+            same = ["spec.resources"] if each["metadata"]["name"] in args.there and not grows else None
+            own = pulumi.ResourceOptions(protect=_outlives(each) or grows, depends_on=classes, ignore_changes=same)
             self.claims.append(_claim(name, each, pulumi.ResourceOptions.merge(options, own)))
         for each in args.kept:
             own = pulumi.ResourceOptions(protect=_outlives(each), ignore_changes=[*NOTES, "spec"])

@@ -312,7 +312,8 @@ def _replicas(application: Application, target: SlotPlan) -> int:
     project = application.project
     if target.change == "park":
         return 0
-    if application.action == "restore" and (known := application.pods.get(slot_name(application.name, target.name))):
+    known = application.pods.get(slot_name(application.name, target.name))
+    if application.action == "restore" and known is not None:
         return known  # as before what failed, whatever the file says by now
     if target.name == "canary":
         weight = application.canary.weight if application.canary else 0

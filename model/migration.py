@@ -97,7 +97,8 @@ def _is_new(record: Record | None, release: Release) -> bool:
         return True
     known = [*record.history, *(slot.release for slot in record.slots.values())]
     if record.migrated:
-        if release.tag in record.migrated.before:
-            return False  # it ran, however much the history has forgotten
         known.append(record.migrated.release)
-    return all((release.tag, release.digest) != (each.tag, each.digest) for each in known)
+    same = [each for each in known if each.tag == release.tag]
+    if not same and record.migrated:
+        return release.tag not in record.migrated.before  # it ran, however much the history has forgotten
+    return all(release.digest != each.digest for each in same)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from model.fields import DnsLabel, plain_mapping
-from model.names import JOB_ACCOUNT_PREFIX, all_names, kubernetes_name
+from model.names import JOB_ACCOUNT_PREFIX, SLOTS, all_names, kubernetes_name, slot_name
 from pipeline.arguments import HERE, Cwd, SettingsFile, Stack
 from pipeline.errors import EXIT_CODES, RefusedError
 from pipeline.settings import Program
@@ -192,6 +192,30 @@ def policy(namespace: str) -> Manifest:
                     ),
                     (
                         _of(
+                            ("deployments", "statefulsets", "jobs"),
+                            "!has(object.spec.template.spec.volumes) || object.spec.template.spec.volumes.all(volume, "
+                            "!has(volume.persistentVolumeClaim) || "
+                            f"volume.persistentVolumeClaim.claimName.startsWith({_own_name(label)} + '-'))",
+                        ),
+                        "a job's pods have the volumes of their own project",
+                    ),
+                    (
+                        _of(
+                            ("horizontalpodautoscalers",),
+                            f"object.spec.scaleTargetRef.name in [{_slots_of(_own_name(label))}]",
+                        ),
+                        "a job's autoscaler scales its own project's pods",
+                    ),
+                    (
+                        _of(
+                            ("poddisruptionbudgets",),
+                            "has(object.spec.selector.matchLabels) && "
+                            f"{_names_own('object.spec.selector.matchLabels', label)}",
+                        ),
+                        "a job's disruption budget is of its own project's pods",
+                    ),
+                    (
+                        _of(
                             ("services",),
                             "object.spec.type == 'ClusterIP' && !has(object.spec.externalIPs) && "
                             f"has(object.spec.selector) && {_names_own('object.spec.selector', label)}",
@@ -208,6 +232,11 @@ def _of(resources: tuple[str, ...], condition: str) -> str:
     """Return what holds for objects of some kinds, and for all others."""
     kinds = ", ".join(f"'{each}'" for each in resources)
     return f"object == null || !(request.resource.resource in [{kinds}]) || ({condition})"
+
+
+def _slots_of(name: str) -> str:
+    """Return the names of a project's Deployments, given an expression for its own."""
+    return ", ".join(f"{name} + '{slot_name('', slot)}'" for slot in SLOTS)
 
 
 def _own_name(label: str) -> str:

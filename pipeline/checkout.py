@@ -69,7 +69,6 @@ def checkout(  # noqa: PLR0913 - the options of a command
     with credentials() as variables:
         url = f"{gitea.url}/{gitea.owner}/{project}.git"
         source = Checkout(workspace / SOURCE, url, variables)
-        source.forget_settings()
         found = _at(source, branch, commit)
         revision = None
         if file.config:
@@ -111,6 +110,7 @@ def _at(found: Checkout, branch: str, revision: str) -> str:
 
 
 def _tried(found: Checkout, branch: str, revision: str) -> str:
+    found.forget_settings()
     head = found.fetch(branch)
     commit = found.commit(revision, branch) if revision else head
     found.check_out(commit)

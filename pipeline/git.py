@@ -58,8 +58,11 @@ class Checkout:
         if git.is_symlink() or git.is_file():
             self.remove()  # it leads elsewhere
         elif git.exists():
-            for name in ("config", "config.worktree", "commondir", "info/attributes"):
-                (git / name).unlink(missing_ok=True)
+            try:
+                for name in ("config", "config.worktree", "commondir", "info/attributes"):
+                    (git / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise GitError(f"{git} is not as git leaves it: {error}") from None
             self.run("init", "--quiet")
 
     def fetch(self, branch: str) -> str:

@@ -19,6 +19,7 @@ from tests.cluster.releasing import Release
 OWN, OTHER = "packet", "packet-label"
 FORBIDDEN = "is forbidden"
 """kubectl writes the word before it with and without a capital."""
+VERSIONS = {"Deployment": "apps/v1", "HorizontalPodAutoscaler": "autoscaling/v2", "PodDisruptionBudget": "policy/v1"}
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
 
 pytestmark = pytest.mark.soak
@@ -127,7 +128,12 @@ def test_a_job_replaces_a_secret_of_its_project_and_becomes_no_other_account(
 
     def created(kind: str, metadata: Mapping[str, Any] | None = None, **fields: Any) -> str:
         described = {"name": "packet-tried", "labels": {"app.kubernetes.io/name": OWN}, **(metadata or {})}
-        version = "apps/v1" if kind == "Deployment" else "v1"
+        groups = {
+            "Deployment": "apps/v1",
+            "HorizontalPodAutoscaler": "autoscaling/v2",
+            "PodDisruptionBudget": "policy/v1",
+        }
+        version = groups.get(kind, "v1")
         body = {"apiVersion": version, "kind": kind, "metadata": described, **fields}
         return tried(cluster, account, tmp_path, f"--namespace={program.namespace}", "create", body=body)
 
@@ -135,6 +141,16 @@ def test_a_job_replaces_a_secret_of_its_project_and_becomes_no_other_account(
     assert "of type Opaque only" in created("Secret", token, type="kubernetes.io/service-account-token")
     (deployment,) = (each for each in program.get("deployments") if each["metadata"]["name"] == OWN)
     pods = deployment["spec"]["template"]
+    theirs = {"name": "theirs", "persistentVolumeClaim": {"claimName": "sjzy-package-api-data"}}
+    mounting = {**pods, "spec": {**pods["spec"], "volumes": [*pods["spec"]["volumes"], theirs]}}
+    selected = {"matchLabels": pods["metadata"]["labels"]}
+    spec = {"replicas": 0, "selector": selected, "template": mounting}
+    assert "have the volumes of their own project" in created("Deployment", spec=spec)
+    scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "name": OTHER}
+    said = created("HorizontalPodAutoscaler", spec={"scaleTargetRef": scaled, "maxReplicas": 1})
+    assert "scales its own project's pods" in said
+    budget = {"maxUnavailable": 0, "selector": {"matchLabels": {"app.kubernetes.io/name": OTHER}}}
+    assert "is of its own project's pods" in created("PodDisruptionBudget", spec=budget)
     for changed in (
         {**pods, "spec": {**pods["spec"], "serviceAccountName": OTHER}},
         {**pods, "metadata": {"labels": {**pods["metadata"]["labels"], "app.kubernetes.io/name": OTHER}}},

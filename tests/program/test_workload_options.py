@@ -113,8 +113,9 @@ def test_what_is_put_back_has_as_many_pods_as_before(options: dict[str, Any]) ->
     assert options["manifest of Deployment X-main"]["spec"]["replicas"] == 5
 
 
-def test_what_is_tidied_leaves_the_number_of_pods_that_serve(options: dict[str, Any]) -> None:
-    declare(ran("2"), action="tidy", replicas=2)
+@pytest.mark.parametrize("fields", [{}, {"autoscaling": {"maxReplicas": 9}}], ids=["by itself", "not yet autoscaled"])
+def test_what_is_tidied_leaves_the_number_of_pods_that_serve(options: dict[str, Any], fields: dict[str, Any]) -> None:
+    declare(ran("2"), action="tidy", replicas=2, pods={"x": 6} if fields else {}, found=(), **fields)
     assert "spec.replicas" in options["Deployment X-main"][1].ignore_changes
 
 

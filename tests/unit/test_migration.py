@@ -264,3 +264,11 @@ def test_a_tag_that_the_history_has_forgotten_does_not_migrate_again() -> None:
     record = Record(live="main", slots={"main": Slot(release=new)}, history=(new,), migrated=note)
     assert next_migration(record, old, None, COMMAND) is None
     assert record.supersedes(old)
+
+
+def test_a_tag_that_was_built_anew_migrates_whatever_ran_under_it_before() -> None:
+    note = Migrated(release=rel("2"), job="j", before=("latest",))
+    old, new = Release(tag="latest", digest="sha256:aaa"), Release(tag="latest", digest="sha256:ccc")
+    record = Record(live="main", slots={"main": Slot(release=rel("2"))}, history=(rel("2"), old), migrated=note)
+    assert next_migration(record, new, None, COMMAND) == new
+    assert next_migration(record, old, None, COMMAND) is None
