@@ -1,6 +1,6 @@
-"""Ten releases in a row of each strategy, or more, of a back end and a front end, with slow requests in flight: none is lost.
+"""Ten releases in a row of each strategy, of a back end and a front end, with slow requests in flight: none is lost.
 
-Only `make soak` runs it: some ten minutes for each strategy, and more than 100,000 requests in all.
+Only `make soak` runs it: some minutes for each strategy, and more than 100,000 requests in all.
 """
 
 import time
