@@ -22,7 +22,7 @@ from config_repository import State, configured
 from model.ack import Connection
 from model.fields import plain_mapping
 from model.names import secrets_name
-from model.platform import namespace_problems, namespaces_of
+from model.platform import namespace_problems
 from model.problems import Problem, SettingsError, from_validation
 from model.release import (
     INSTRUCTION_VARIABLE,
@@ -31,6 +31,7 @@ from model.release import (
     autoscaled_of,
     bridges_of,
     failed_jobs_of,
+    namespaces_of,
     owners_of,
     pods_of,
     records_of,

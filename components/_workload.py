@@ -49,8 +49,8 @@ class WorkloadArgs:
         check: Called with the slot that is to get the traffic, when its pods are ready and before the traffic moves;
             what it raises stops the release there. None asks nothing.
         wait: Waits until all pods of the slot that is to get the traffic are ready, and of a revision if one is named,
-            where Pulumi's own wait does not
-            do: for a StatefulSet, and for a slot that is as it was. None trusts that they are.
+            where Pulumi's own wait does not do: for a StatefulSet, and for a slot that is as it was. None trusts that
+            they are.
     """
 
     application: Application
@@ -117,7 +117,7 @@ class WorkloadComponent(pulumi.ComponentResource):
         self._declare(_Declared(name, args, plan, type(self).render(args.application, args.environment, plan)), opts)
 
     def _declare(self, declared: _Declared, opts: pulumi.ResourceOptions | None) -> None:
-        if declared.plan.moves and declared.plan.live.change == "keep":
+        if declared.plan.as_it_ran:
             file = declared.args.application.file
             pulumi.info(
                 f"{declared.name} goes back to pods that are still warm, as they are: what {file} has changed since "
@@ -228,7 +228,7 @@ class WorkloadComponent(pulumi.ComponentResource):
     def _checked(self, declared: _Declared, live: KubernetesObject, awaited: Sequence[pulumi.Resource]) -> _DependsOn:
         """Return what the move of the traffic depends on: the pods, and the check of those that are to get it."""
         args, plan = declared.args, declared.plan
-        kept = plan.moves and plan.live.change == "keep"
+        kept = plan.as_it_ran
         seen = slot_name(args.application.name, plan.live.name) in args.application.ready and not kept
         wait = args.wait if args.application.project.stateful or (plan.revives and not seen) else None
         # Pods that are taken as they are served before, and today's checks are of today's release.

@@ -82,6 +82,11 @@ class Plan(Frozen):
         return next(slot for slot in self.slots if slot.name == self.record.live)
 
     @property
+    def as_it_ran(self) -> bool:
+        """Whether the traffic moves to pods that are taken as they are."""
+        return self.moves and self.live.change == "keep"
+
+    @property
     def traffic(self) -> dict[str, str]:
         """The label that the traffic follows.
 
@@ -134,10 +139,10 @@ def plan(  # noqa: PLR0913 - the facts that the rules stand on
     ran = _ran(record, returns_to, wanted.slot) if strategy == "blueGreen" and after == "warm" else None
     if ran:
         wanted = wanted.model_copy(update={"slot": ran})
-    unmoved = record is not None and action != "release"
-    planned = (
-        _unmoved(record, action, touched) if record and unmoved else _planned(record, wanted, strategy, after, now)
-    )
+    if record and action != "release":
+        planned = _unmoved(record, action, touched)
+    else:
+        planned = _planned(record, wanted, strategy, after, now)
     if ran:
         first, *others = planned.slots
         planned = planned.model_copy(update={"slots": (first.model_copy(update={"change": "keep"}), *others)})

@@ -5,26 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.environment import Environment
-from model.fields import plain_mapping
 from model.ingress import AlbIngress
 from model.problems import Problem
-
-_NAMESPACE_TYPE = "kubernetes:core/v1:Namespace"
-
-
-def namespaces_of(resources: Mapping[str, object]) -> dict[str, str]:
-    """Return the namespaces that a stack has made: URN → name.
-
-    Args:
-        resources: URN → ``{type, outputs}``, as ``pulumi:pulumi:readStackResourceOutputs`` answers.
-    """
-    found: dict[str, str] = {}
-    for urn, resource in resources.items():
-        described = plain_mapping(resource) or {}
-        if described.get("type") == _NAMESPACE_TYPE:
-            outputs = plain_mapping(described.get("outputs")) or {}
-            found[urn] = str((plain_mapping(outputs.get("metadata")) or {}).get("name"))
-    return found
 
 
 def namespace_problems(
@@ -37,7 +19,7 @@ def namespace_problems(
         prefix: Put before each field.
         environment: As the file has it.
         platform: Whether the stack makes the environment's namespace.
-        made: What ``namespaces_of`` tells.
+        made: What ``model.release.namespaces_of`` tells.
     """
     problems: list[Problem] = []
     for urn, name in sorted(made.items()):

@@ -28,6 +28,7 @@ INSTRUCTION_VARIABLE = "PACKAGE_PLATFORM_RELEASE"
 _SERVICE_TYPE = "kubernetes:core/v1:Service"
 _JOB_TYPE = "kubernetes:batch/v1:Job"
 _DEPLOYMENT_TYPE = "kubernetes:apps/v1:Deployment"
+_NAMESPACE_TYPE = "kubernetes:core/v1:Namespace"
 _AUTOSCALER_TYPE = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
 _STATEFUL_SET_TYPE = "kubernetes:apps/v1:StatefulSet"
 _CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
@@ -198,12 +199,28 @@ def parse_record(text: str) -> Record | None:
     return record if record.live in record.slots else None
 
 
-def _outputs_of(resources: Mapping[str, object], resource_type: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the outputs of a stack's resources of one type: objects as the API describes them."""
-    for resource in resources.values():
+def recorded_canary(wanted: str, record: Record | None) -> Release | None:
+    """Return the canary that runs, if it is the one that is still wanted: what runs is not asked of the registry. Pure.
+
+    Args:
+        wanted: Tag of the canary that the run is to have; empty for none.
+        record: What the project runs.
+    """
+    slot = record.slots.get("canary") if record else None
+    return slot.release if slot and slot.release.tag == wanted else None
+
+
+def _described(resources: Mapping[str, object], resource_type: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield URN and outputs of a stack's resources of one type: objects as the API describes them."""
+    for urn, resource in resources.items():
         described = plain_mapping(resource) or {}
         if described.get("type") == resource_type:
-            yield plain_mapping(described.get("outputs")) or {}
+            yield urn, plain_mapping(described.get("outputs")) or {}
+
+
+def _outputs_of(resources: Mapping[str, object], resource_type: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the outputs alone."""
+    return (outputs for _, outputs in _described(resources, resource_type))
 
 
 def _field(described: Mapping[str, object], *path: str) -> Mapping[str, Any]:
@@ -230,6 +247,15 @@ def records_of(resources: Mapping[str, object]) -> dict[str, Record]:
         if record:
             records[_name_of(service)] = record
     return records
+
+
+def namespaces_of(resources: Mapping[str, object]) -> dict[str, str]:
+    """Return the namespaces that a stack has made: URN → name.
+
+    Args:
+        resources: As for ``records_of``.
+    """
+    return {urn: _name_of(namespace) for urn, namespace in _described(resources, _NAMESPACE_TYPE)}
 
 
 def owners_of(resources: Mapping[str, object]) -> dict[str, str]:

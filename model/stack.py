@@ -19,7 +19,7 @@ from model.names import LATEST, InvalidName, SlotName, collisions, image_reposit
 from model.plan import Action, CanaryWish
 from model.problems import Problem, SettingsError, from_validation, nearest
 from model.project import ENVIRONMENTS, Project, parse_project
-from model.release import Bridges, ConfigRef, InCluster, Instruction, Record, Release, Slot
+from model.release import Bridges, ConfigRef, InCluster, Instruction, Record, Release, Slot, recorded_canary
 from model.secrets import NAMES as SECRET_NAMES
 from model.secrets import (
     ClusterSecrets,
@@ -232,10 +232,8 @@ class Application(Frozen):
         """
         if self.canary is None:
             return None
-        there = self.record.slots.get("canary") if self.record and self.returns_to else None
-        if there and there.release.tag == self.canary.tag:
-            return there.release
-        return Release(tag=self.canary.tag, digest=self.canary_digest, config=self.config)
+        there = recorded_canary(self.canary.tag, self.record) if self.returns_to else None
+        return there or Release(tag=self.canary.tag, digest=self.canary_digest, config=self.config)
 
     def running(self, release: Release) -> Application:
         """Return the application with the image and the configuration of another release."""

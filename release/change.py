@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 from model.fields import plain_mapping
 from model.names import GITEA_PROJECT
-from model.release import Instruction, Record, Release, mounted_bridges
+from model.release import Instruction, Record, Release, mounted_bridges, recorded_canary
 from model.rollout import missing_pods
 from model.stack import Application, Image, name_taken
 from release import lock as locks
 from release.cluster import Cluster, ClusterError
 from release.config import deploys, wanted_revisions
 from release.diagnosis import Found, Limits
-from release.drift import changed_pods, drifted_slots, touched_slots
+from release.drift import changed_pods, drift_by_slot, drifted_slots
 from release.errors import InterruptedRunError, LockedError, PulumiError, RefusedError, ReleaseError, UnexpectedError
 from release.events import is_locked
 from release.hold import POLL_SECONDS, Hold, held
@@ -260,14 +260,14 @@ class Changer:
         failed = failed_jobs(self._cluster, application.name) if migrates(application) else ()
         record = mine.get(application.name)
         # The record says nothing sure of a slot without traffic: a release that was cut off may have taken it.
-        touched = touched_slots(record, application.name, there) if record else ()
+        touched = drift_by_slot(record, application.name, there) if record else {}
         returns = wish.returns and record is not None and not touched
         pods = {**wanted_pods(there if application.project.autoscaling else ()), **wanted_pods(earlier)}
         instruction = Instruction(
             project=application.gitea_name,
             action=wish.action,
             returns_to=application.release if returns else None,
-            touched=touched if wish.action == "restore" else (),
+            touched=tuple(touched) if wish.action == "restore" else (),
             records=mine,
             failed_jobs=failed,
             pods=pods,
@@ -586,17 +586,6 @@ def complete(deployments: Sequence[Object]) -> tuple[str, ...]:
     return tuple(
         name_of(each) for each in deployments if inner(each, "spec").get("replicas", 1) and not missing_pods(each)
     )
-
-
-def recorded_canary(wanted: str, record: Record | None) -> Release | None:
-    """Return the canary that runs, if it is the one that is still wanted: what runs is not asked of the registry. Pure.
-
-    Args:
-        wanted: Tag of the canary that the run is to have; empty for none.
-        record: What the project runs.
-    """
-    slot = record.slots.get("canary") if record else None
-    return slot.release if slot and slot.release.tag == wanted else None
 
 
 def _refuse_taken(application: Application, deployments: Sequence[Object]) -> None:

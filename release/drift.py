@@ -30,7 +30,12 @@ _SUMMARY = 6
 
 
 def drifted_slots(record: Record, name: str, deployments: Sequence[Object]) -> list[str]:
-    """Return what is wrong with a project's Deployments, a line for each slot.
+    """Return what is wrong with a project's Deployments, a line for each slot. Arguments as of ``drift_by_slot``."""
+    return [*drift_by_slot(record, name, deployments).values()]
+
+
+def drift_by_slot(record: Record, name: str, deployments: Sequence[Object]) -> dict[SlotName, str]:
+    """Return what is wrong with a project's Deployments: slot → a line; empty when all are as recorded. Pure.
 
     Args:
         record: Of the project.
@@ -38,26 +43,17 @@ def drifted_slots(record: Record, name: str, deployments: Sequence[Object]) -> l
         deployments: All of the project.
     """
     by_name = {name_of(each): each for each in deployments}
-    found: list[str] = []
+    found: dict[SlotName, str] = {}
     for slot, content in record.slots.items():
         deployment = by_name.get(slot_name(name, slot))
         if deployment is None:
-            found.append(f"slot {slot} has no Deployment")
+            found[slot] = f"slot {slot} has no Deployment"
             continue
         labels = inner(deployment, "spec", "template", "metadata", "labels")
         revision = str(labels.get(REVISION_LABEL, ""))
         if revision != content.revision:
-            found.append(f"slot {slot} runs revision {revision or 'unknown'}, not {content.revision or 'unknown'}")
+            found[slot] = f"slot {slot} runs revision {revision or 'unknown'}, not {content.revision or 'unknown'}"
     return found
-
-
-def touched_slots(record: Record, name: str, deployments: Sequence[Object]) -> tuple[SlotName, ...]:
-    """Return the slots of a record that are not as it says. Pure. Arguments as of ``drifted_slots``."""
-    return tuple(
-        slot
-        for slot, content in record.slots.items()
-        if drifted_slots(record.model_copy(update={"slots": {slot: content}, "live": slot}), name, deployments)
-    )
 
 
 def changed_pods(record: Record, name: str, before: Sequence[Object], after: Sequence[Object]) -> list[str]:
@@ -74,7 +70,7 @@ def changed_pods(record: Record, name: str, before: Sequence[Object], after: Seq
         after: Those that were put back.
     """
     was, now = ({name_of(each): _pods(each) for each in found} for found in (before, after))
-    touched = touched_slots(record, name, before)
+    touched = drift_by_slot(record, name, before)
     lines: list[str] = []
     for slot, content in record.slots.items():
         deployment = slot_name(name, slot)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from model.environment import Environment
-from model.platform import namespace_problems, namespaces_of
+from model.platform import namespace_problems
+from model.release import namespaces_of
 from tests.unit.test_ingress_model import KEEPALIVED
 
 OWN = "urn:pulumi:uat::package-platform::kubernetes:core/v1:Namespace::package-uat"

@@ -21,9 +21,9 @@ import pytest
 import release.change
 import release.lock
 from model.names import GITEA_PROJECT
-from model.release import Release, Slot
+from model.release import Release, Slot, recorded_canary
 from release import hold
-from release.change import Changed, Changer, Options, Wish, recorded_canary
+from release.change import Changed, Changer, Options, Wish
 from release.cluster import Cluster
 from release.commands import exit_code
 from release.diagnosis import Limits
